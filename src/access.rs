@@ -1,0 +1,7 @@
+//! The decision: who may pass, as a function of facts.
+
+mod authorize;
+mod denial;
+
+pub use authorize::{Check, Facts, OwnerFacts, Step, authorize, steps};
+pub use denial::{CredentialFault, Denial, MalformedRequest};

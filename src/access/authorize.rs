@@ -1,0 +1,107 @@
+//! The checks that a request with a genuine credential must pass, in their order.
+
+use super::{CredentialFault, Denial};
+use crate::entity::ApiAccess;
+use crate::route::{Requirement, Route};
+use crate::scope::ScopeSet;
+
+/// What is true of a client, its practice, its owner and its caller at the moment of the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The client was revoked.
+    pub revoked: bool,
+    /// The client's own expiry has passed.
+    pub expired: bool,
+    /// The practice's state.
+    pub practice: ApiAccess,
+    /// The owner, when the client is personal.
+    pub owner: Option<OwnerFacts>,
+    /// The client has no address list, or the caller's address is in it.
+    pub address_allowed: bool,
+    /// What the client was granted.
+    pub scopes: ScopeSet,
+}
+
+/// What is true of the owner of a personal client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerFacts {
+    /// The toggle.
+    pub api_access: bool,
+    /// Still on the team.
+    pub on_team: bool,
+}
+
+/// One of the checks, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Neither revoked nor expired.
+    Client,
+    /// The practice is active.
+    Practice,
+    /// The owner's toggle is on, and the owner is on the team.
+    Owner,
+    /// The caller's address is allowed.
+    Address,
+    /// The scopes meet the route's requirement.
+    Scope,
+}
+
+impl Check {
+    /// Every check, in order.
+    pub const EVERY: [Self; 5] = [Self::Client, Self::Practice, Self::Owner, Self::Address, Self::Scope];
+
+    /// The word for it in an explanation.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Practice => "practice",
+            Self::Owner => "user",
+            Self::Address => "address",
+            Self::Scope => "scope",
+        }
+    }
+
+    fn denial(self, route: &Route, facts: &Facts) -> Option<Denial> {
+        match self {
+            Self::Client if facts.revoked => Some(Denial::CredentialInvalid(CredentialFault::Revoked)),
+            Self::Client if facts.expired => Some(Denial::CredentialInvalid(CredentialFault::Expired)),
+            Self::Practice if facts.practice != ApiAccess::Active => Some(Denial::PracticeDisabled),
+            Self::Owner if facts.owner.is_some_and(|owner| !owner.api_access || !owner.on_team) => Some(Denial::UserDisabled),
+            Self::Address if !facts.address_allowed => Some(Denial::AddressNotAllowed),
+            Self::Scope if !route.requirement.met_by(facts.scopes) => Some(Denial::InsufficientScope(route.scopes.clone())),
+            Self::Client | Self::Practice | Self::Owner | Self::Address | Self::Scope => None,
+        }
+    }
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Which check.
+    pub check: Check,
+    /// The refusal, if it refuses.
+    pub denial: Option<Denial>,
+}
+
+/// Whether the holder of a genuine credential may pass: the first refusal, in the order of [`Check::EVERY`].
+///
+/// A public route asks for nothing, so nothing is checked.
+///
+/// # Errors
+/// The denial of the first check that refuses.
+pub fn authorize(route: &Route, facts: &Facts) -> Result<(), Denial> {
+    if matches!(route.requirement, Requirement::Public) {
+        return Ok(());
+    }
+    match Check::EVERY.into_iter().find_map(|check| check.denial(route, facts)) {
+        Some(denial) => Err(denial),
+        None => Ok(()),
+    }
+}
+
+/// Every check and what it finds, for an explanation.
+#[must_use]
+pub fn steps(route: &Route, facts: &Facts) -> Vec<Step> {
+    Check::EVERY.into_iter().map(|check| Step { check, denial: check.denial(route, facts) }).collect()
+}

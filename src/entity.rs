@@ -1,0 +1,147 @@
+//! What the store holds and the gateway decides from: practices, users, clients.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::clock::Timestamp;
+use crate::credential::SecretDigest;
+use crate::id::{ClientId, PracticeId, UserId};
+use crate::scope::ScopeToken;
+
+/// A text that names none of the words an enumeration has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{found}` is none of {expected}")]
+pub struct UnknownWord {
+    found: String,
+    expected: &'static str,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value.
+            pub const EVERY: &'static [Self] = &[$(Self::$variant),+];
+            /// The word for it in the database, in JSON and on the command line.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        }
+        impl FromStr for $name {
+            type Err = UnknownWord;
+            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord { found: text.chars().take(40).collect(), expected: $expected }),
+                }
+            }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// Whether a practice may be reached through the API: `none -> requested -> active <-> disabled`.
+    ApiAccess, "`none`, `requested`, `active`, `disabled`", {
+        /// Never asked for.
+        None = "none",
+        /// Asked for by an admin of the practice; an operator has not answered yet.
+        Requested = "requested",
+        /// Approved and on.
+        Active = "active",
+        /// Approved once, switched off by the practice.
+        Disabled = "disabled",
+    }
+}
+
+words! {
+    /// What a user is in the practice.
+    Role, "`admin`, `member`", {
+        /// Manages the practice's API access and its practice-level clients.
+        Admin = "admin",
+        /// Everyone else on the team.
+        Member = "member",
+    }
+}
+
+/// A practice.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Practice {
+    /// SigmaMD's id.
+    pub id: PracticeId,
+    /// For people.
+    pub name: Arc<str>,
+    /// Its state of API access.
+    pub api_access: ApiAccess,
+}
+
+/// A team member.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct User {
+    /// SigmaMD's id.
+    pub id: UserId,
+    /// The one practice the user belongs to.
+    pub practice_id: PracticeId,
+    /// Admin or member.
+    pub role: Role,
+    /// The toggle that practice admins change.
+    pub api_access: bool,
+    /// When the user left the team, if they did. Their personal clients stopped then.
+    pub left_at: Option<Timestamp>,
+}
+
+/// One secret of a client; what is stored of it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StoredSecret {
+    /// 1 for the first secret of a client, one more with each regeneration.
+    pub generation: u32,
+    /// What is compared with the digest of what a caller presents.
+    #[serde(skip)]
+    pub digest: SecretDigest,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends or ended; `None`: with the client.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A client: an application's credential.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Client {
+    /// Its public id.
+    pub id: ClientId,
+    /// The practice whose data it reaches.
+    pub practice_id: PracticeId,
+    /// The user who owns it when it is personal; `None` for a practice-level client.
+    pub owner: Option<UserId>,
+    /// For people.
+    pub name: Arc<str>,
+    /// What it may reach; at least one.
+    pub scopes: Vec<ScopeToken>,
+    /// The addresses it may call from; empty: any.
+    pub allowed_addresses: Vec<IpNet>,
+    /// The rate limit it has, by the name of a tier in the route file; `None`: the tier `standard`, if there is one.
+    pub tier: Option<Arc<str>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends by itself, if it does.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked. There is no way back.
+    pub revoked_at: Option<Timestamp>,
+    /// Its secrets, the newest first: those that work and those that ended.
+    pub secrets: Vec<StoredSecret>,
+}

@@ -1,0 +1,14 @@
+//! sigmagate, the API gateway of SigmaMD.
+//!
+//! Deciding is pure; everything else is plumbing.
+// words and decisions: no async, no I/O, `now` is always an argument
+pub mod access;
+pub mod clock;
+pub mod credential;
+pub mod entity;
+pub mod id;
+pub mod route;
+pub mod scope;
+pub mod upstream;
+// shared edges
+pub mod store;

@@ -1,0 +1,221 @@
+//! Where practices, users and clients are kept.
+//!
+//! Every backend passes the same suite (`tests/store`). Every change to a row that access depends on raises a numbered
+//! change in the database itself, whoever makes it.
+
+pub mod audit;
+mod sqlite;
+
+pub use sqlite::SqliteStore;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::entity::{ApiAccess, Client, Practice, Role, User};
+use crate::id::{ClientId, PracticeId, Revision, UserId};
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing of that id.
+    #[error("there is no {what} `{id}`")]
+    NotFound {
+        /// `practice`, `user` or `client`.
+        what: &'static str,
+        /// The id that was asked for.
+        id: String,
+    },
+    /// The present state does not allow it; the text says which state and what would allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The database cannot be used; the text says what to do.
+    #[error("{message}")]
+    Unusable {
+        /// What is wrong and what to do.
+        message: String,
+        /// The cause.
+        #[source]
+        source: Option<sqlx::Error>,
+    },
+    /// The database failed; a write may or may not have happened.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A row says something that the program cannot understand, as after a change by hand.
+    #[error("row `{key}` of table `{table}` is not understood: {why}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Who made a change, for the audit. The CLI on the local store is `operator`.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// `operator`, or `user:ID`.
+    pub name: String,
+    /// From where: `cli`, or an address.
+    pub origin: String,
+}
+
+/// Everything that access depends on, as of one revision.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The newest change that the snapshot includes.
+    pub head: Revision,
+    /// Every practice.
+    pub practices: Vec<Practice>,
+    /// Every user.
+    pub users: Vec<User>,
+    /// Every client, with its secrets.
+    pub clients: Vec<Client>,
+}
+
+/// One entity as it is now; `None`: its row is gone.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A practice.
+    Practice(PracticeId, Option<Practice>),
+    /// A user.
+    User(UserId, Option<User>),
+    /// A client; a change to one of its secrets is a change to the client.
+    Client(ClientId, Option<Client>),
+}
+
+/// What happened after some revision.
+#[derive(Debug)]
+pub enum Changes {
+    /// Nothing has been committed since the last call.
+    Unchanged,
+    /// The entities that changed, as they are at `head`.
+    Batch {
+        /// The newest change that is included.
+        head: Revision,
+        /// The entities, each once.
+        changes: Vec<Change>,
+    },
+    /// The change log no longer reaches back that far, or goes less far than was asked (a backup was put in its place):
+    /// take a snapshot.
+    Gap,
+}
+
+/// A node's line to the change log. Not shared: each node has one, and calls it in turn.
+#[async_trait]
+pub trait Feed: Send {
+    /// Registers the node, so that barriers wait for it. Before the snapshot, or a change in between could be missed by both.
+    async fn register(&mut self) -> Result<(), Error>;
+    /// Everything there is, in one consistent reading.
+    async fn snapshot(&mut self) -> Result<Snapshot, Error>;
+    /// What changed after `after`. A successful answer proves that, when it was asked, nothing else had been committed.
+    ///
+    /// # Errors
+    /// Whenever that cannot be proven: the file is locked, gone, or another one; a trigger is missing; the node is no longer registered.
+    async fn poll(&mut self, after: Revision) -> Result<Changes, Error>;
+    /// Tells barriers that everything up to `applied` is in force on this node.
+    async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error>;
+    /// Takes the node out of the register; it must have stopped admitting.
+    async fn leave(&mut self) -> Result<(), Error>;
+}
+
+/// A new client, as the store takes it.
+#[derive(Clone, Debug)]
+pub struct NewClient {
+    /// The row, with its first secret.
+    pub client: Client,
+}
+
+/// The rows behind the life cycle. Each call is one transaction that also writes the audit event.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Opens a node's line to the change log.
+    async fn feed(&self) -> Result<Box<dyn Feed>, Error>;
+
+    /// Every practice, by id.
+    async fn practices(&self) -> Result<Vec<Practice>, Error>;
+    /// One practice.
+    async fn practice(&self, id: &PracticeId) -> Result<Practice, Error>;
+    /// Creates the practice, with `none` as its API access, or renames it.
+    async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Revision, Error>;
+    /// Moves the practice from one of the states `from` to `to`; [`Error::Conflict`] from any other.
+    async fn set_practice_access(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Revision, Error>;
+
+    /// The users of a practice, by id.
+    async fn users(&self, practice: &PracticeId) -> Result<Vec<User>, Error>;
+    /// One user.
+    async fn user(&self, id: &UserId) -> Result<User, Error>;
+    /// Creates the user with API access off, or changes the role, or takes them back on the team. A user of another practice is a conflict.
+    async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Revision, Error>;
+    /// Turns the user's API access on or off.
+    async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Revision, Error>;
+    /// The user leaves the team.
+    async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Revision, Error>;
+
+    /// The clients of a practice, or of one owner, newest first; revoked ones too.
+    async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error>;
+    /// One client.
+    async fn client(&self, id: ClientId) -> Result<Client, Error>;
+    /// Creates a client. In the same transaction: the practice is active, and the owner, if any, is on its team with the toggle on.
+    async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Revision, Error>;
+    /// Changes name, scopes, addresses, tier or expiry of a client that is not revoked; what is `None` stays.
+    async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Revision, Error>;
+    /// Adds a secret of the next generation, and ends every other at `others_end` unless it ends sooner.
+    async fn add_secret(
+        &self,
+        id: ClientId,
+        digest: &crate::credential::SecretDigest,
+        now: Timestamp,
+        others_end: Timestamp,
+        by: &Actor,
+    ) -> Result<(u32, Revision), Error>;
+    /// Ends one secret now, if it has not ended already.
+    async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Revision, Error>;
+    /// Revokes a client for good; a client that is revoked already stays as it is.
+    async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Revision, Error>;
+
+    /// Waits until every registered node has applied `revision` or can no longer answer.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if the register cannot be read; the change stands, and is in force everywhere after the lease length.
+    async fn barrier(&self, revision: Revision) -> Result<Receipt, Error>;
+
+    /// The audit events, oldest first: those of a practice, or all.
+    async fn audit(&self, practice: Option<&PracticeId>) -> Result<Vec<audit::Event>, Error>;
+}
+
+/// What may be changed of a client; `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct ClientEdit {
+    /// For people.
+    pub name: Option<String>,
+    /// At least one.
+    pub scopes: Option<Vec<crate::scope::ScopeToken>>,
+    /// Empty: any address.
+    pub allowed_addresses: Option<Vec<ipnet::IpNet>>,
+    /// `Some(None)`: the standard tier.
+    pub tier: Option<Option<String>>,
+    /// `Some(None)`: never.
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+/// How a change came into force.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Receipt {
+    /// The change.
+    pub revision: Revision,
+    /// Nodes that have applied it.
+    pub applied: u32,
+    /// Nodes that had not, and can no longer answer.
+    pub expired: u32,
+    /// How long the call waited.
+    #[serde(rename = "waited_ms", serialize_with = "as_millis")]
+    pub waited: Duration,
+}
+
+fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}

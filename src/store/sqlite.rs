@@ -1,0 +1,3 @@
+//! The embedded store.
+/// placeholder
+pub struct SqliteStore;
