@@ -7,6 +7,7 @@ pub mod clock;
 pub mod credential;
 pub mod entity;
 pub mod id;
+pub mod record;
 pub mod route;
 pub mod scope;
 pub mod upstream;

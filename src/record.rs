@@ -1,0 +1,46 @@
+//! What is recorded of one request, however it ended. Never a secret, a token, a body or a query.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::id::ClientId;
+
+/// One request, for the access log and the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When its header was complete.
+    pub at: Timestamp,
+    /// The id that the caller and the upstream know it by.
+    pub request_id: &'a str,
+    /// Who sent it: the connection's address, or what a trusted proxy says.
+    pub peer: IpAddr,
+    /// `HTTP/1.1`, `HTTP/2`; what else was sent is refused.
+    pub version: &'static str,
+    /// The method as sent; may be any token.
+    pub method: &'a str,
+    /// The path in its canonical spelling, or as sent where it has none; never the query.
+    pub path: &'a str,
+    /// The prefix of the route.
+    pub route: Option<&'a str>,
+    /// The practice of the client, once the credential was found genuine.
+    pub practice: Option<&'a str>,
+    /// The client, once the credential was found genuine.
+    pub client: Option<ClientId>,
+    /// `permit`, or the label of the denial.
+    pub outcome: &'static str,
+    /// The status of the answer; 0 if the connection ended before one.
+    pub status: u16,
+    /// From the complete header to the end of the answer.
+    pub latency: Duration,
+    /// Content received.
+    pub request_bytes: u64,
+    /// Content sent.
+    pub response_bytes: u64,
+}
+
+/// Takes note of every request. Called once for each, on the hot path: must not block.
+pub trait Recorder: Send + Sync {
+    /// Takes note of one request.
+    fn record(&self, record: &Record<'_>);
+}
