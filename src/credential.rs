@@ -2,29 +2,15 @@
 
 mod secret;
 
+pub(crate) use secret::fill_base62;
 pub use secret::{DigestKind, MalformedSecret, Pepper, Secret, SecretDigest};
 
 use crate::clock::Timestamp;
-use crate::entity::StoredSecret;
 
 /// Whether a secret may still be used at `now`. The moment it expires is the first at which it may not.
 #[must_use]
 pub fn usable_at(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     expires_at.is_none_or(|end| now < end)
-}
-
-/// Finds the secret that `presented` proves, whether or not it still counts.
-///
-/// Every stored digest is compared, in constant time each, so the time taken says only how many there are.
-#[must_use]
-pub fn find<'a>(secrets: &'a [StoredSecret], presented: &Presented) -> Option<&'a StoredSecret> {
-    let mut found = None;
-    for secret in secrets {
-        if presented.proves(&secret.digest) {
-            found = Some(secret);
-        }
-    }
-    found
 }
 
 /// A secret as a caller presented it, digested: what can be compared with what is stored.
@@ -39,6 +25,13 @@ impl Presented {
     #[must_use]
     pub fn new(secret: &Secret, pepper: Option<&Pepper>) -> Self {
         Self { plain: secret.digest(None), keyed: pepper.map(|pepper| secret.digest(Some(pepper))) }
+    }
+
+    /// A digest that no secret has: what is compared when the client does not exist, so that it takes as long.
+    #[must_use]
+    pub const fn nobody() -> &'static SecretDigest {
+        const NOBODY: &SecretDigest = &SecretDigest::from_parts(DigestKind::Sha256, [0; 32]);
+        NOBODY
     }
 
     /// Whether this is the secret that `stored` was made of. In constant time.

@@ -43,9 +43,14 @@ impl ClientId {
         letters.iter().all(u8::is_ascii_alphanumeric).then_some(Self(letters))
     }
 
-    /// The id as it is written, prefix included.
-    pub fn to_text(self) -> String {
-        self.to_string()
+    /// How long it is when written, prefix included.
+    pub const LENGTH: usize = Self::PREFIX.len() + Self::RANDOM;
+
+    /// The id as it is written, without an allocation.
+    pub fn write(self, text: &mut [u8; Self::LENGTH]) -> &[u8] {
+        text[..Self::PREFIX.len()].copy_from_slice(Self::PREFIX.as_bytes());
+        text[Self::PREFIX.len()..].copy_from_slice(&self.0);
+        text
     }
 }
 

@@ -11,5 +11,11 @@ pub mod record;
 pub mod route;
 pub mod scope;
 pub mod upstream;
+// data plane
+pub mod authn;
+pub mod cache;
+pub mod feed;
+pub mod gate;
+pub mod limit;
 // shared edges
 pub mod store;

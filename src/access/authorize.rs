@@ -75,6 +75,10 @@ impl Check {
     }
 }
 
+/// Proof that the answer was yes. Nothing else can make one, and nothing is forwarded without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authorized(());
+
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -86,18 +90,19 @@ pub struct Step {
 
 /// Whether the holder of a genuine credential may pass: the first refusal, in the order of [`Check::EVERY`].
 ///
-/// A public route asks for nothing, so nothing is checked.
-///
 /// # Errors
 /// The denial of the first check that refuses.
-pub fn authorize(route: &Route, facts: &Facts) -> Result<(), Denial> {
-    if matches!(route.requirement, Requirement::Public) {
-        return Ok(());
-    }
+pub fn authorize(route: &Route, facts: &Facts) -> Result<Authorized, Denial> {
     match Check::EVERY.into_iter().find_map(|check| check.denial(route, facts)) {
         Some(denial) => Err(denial),
-        None => Ok(()),
+        None => Ok(Authorized(())),
     }
+}
+
+/// Whether anybody may pass: only on a public route.
+#[must_use]
+pub fn authorize_anonymous(route: &Route) -> Option<Authorized> {
+    matches!(route.requirement, Requirement::Public).then_some(Authorized(()))
 }
 
 /// Every check and what it finds, for an explanation.

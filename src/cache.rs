@@ -1,0 +1,272 @@
+//! The hot cache: a complete replica, in memory, of what access depends on, and the lease that vouches for it.
+//!
+//! Filled by a snapshot, kept by ordered changes. Nothing is ever looked up in the store for a request: who is not
+//! here does not exist.
+
+mod client;
+mod freshness;
+mod sync;
+
+pub use client::{ClientRecord, Identity, SecretMatch};
+pub use freshness::{Epoch, Stale};
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use http::HeaderValue;
+
+use crate::access::{Facts, OwnerFacts};
+use crate::clock::{self, BootTime, Timestamp};
+use crate::entity::{ApiAccess, Client, Practice, User};
+use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::limit::TierNames;
+use crate::scope::ScopeRegistry;
+use crate::store::{Change, Snapshot};
+use client::Granted;
+use freshness::Freshness;
+use sync::{AtomicU8, Ordering};
+
+type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
+
+/// Proof that everything up to a revision is in force on this node: what an acknowledgement needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied(Revision);
+
+impl Applied {
+    /// The newest change in force.
+    #[must_use]
+    pub const fn revision(self) -> Revision {
+        self.0
+    }
+}
+
+/// The replica of one node.
+pub struct Replica {
+    freshness: Freshness,
+    tables: ArcSwap<Tables>,
+    scopes: Arc<ScopeRegistry>,
+    tiers: Arc<TierNames>,
+}
+
+/// How many entities the replica holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// Practices.
+    pub practices: usize,
+    /// Users.
+    pub users: usize,
+    /// Clients, revoked ones too.
+    pub clients: usize,
+}
+
+#[derive(Default)]
+struct Tables {
+    practices: Map<PracticeId, Arc<PracticeCell>>,
+    users: Map<UserId, Arc<UserCell>>,
+    clients: Map<ClientId, Arc<ClientRecord>>,
+    /// Grants that many clients share, each kept once.
+    grants: Map<Box<str>, Arc<Granted>>,
+}
+
+/// A practice; its clients point here, so that one store switches them all.
+struct PracticeCell {
+    id: PracticeId,
+    header: HeaderValue,
+    access: AtomicU8,
+}
+
+/// A user; their personal clients point here.
+struct UserCell {
+    id: UserId,
+    header: HeaderValue,
+    practice: OnceLock<Arc<PracticeCell>>,
+    flags: AtomicU8,
+}
+
+const API_ACCESS: u8 = 1;
+const ON_TEAM: u8 = 2;
+
+impl Replica {
+    /// An empty replica without a lease: it admits nobody.
+    #[must_use]
+    pub fn new(scopes: Arc<ScopeRegistry>, tiers: Arc<TierNames>) -> Self {
+        Self { freshness: Freshness::new(), tables: ArcSwap::default(), scopes, tiers }
+    }
+
+    /// Puts a snapshot in the place of everything held so far. The tables are built aside and swapped whole, so nobody
+    /// waits and nobody sees half of them.
+    pub fn replace(&self, snapshot: &Snapshot) -> Applied {
+        let tables = Tables::default();
+        for practice in &snapshot.practices {
+            tables.set_practice(&practice.id, Some(practice));
+        }
+        for user in &snapshot.users {
+            tables.set_user(&user.id, Some(user));
+        }
+        for client in &snapshot.clients {
+            self.set_client(&tables, client.id, Some(client));
+        }
+        let tables = Arc::new(tables);
+        self.freshness.replace(snapshot.head.0, || self.tables.store(tables));
+        Applied(snapshot.head)
+    }
+
+    /// Applies changes, unless the replica is further on already: an older answer never undoes a newer one.
+    pub fn apply(&self, head: Revision, changes: &[Change]) -> Applied {
+        self.freshness.apply(head.0, || {
+            let tables = self.tables.load();
+            for change in changes {
+                match change {
+                    Change::Practice(id, practice) => tables.set_practice(id, practice.as_ref()),
+                    Change::User(id, user) => tables.set_user(id, user.as_ref()),
+                    Change::Client(id, client) => self.set_client(&tables, *id, client.as_ref()),
+                }
+            }
+        });
+        Applied(self.applied())
+    }
+
+    /// Vouches for the replica until `until`. Only for a moment counted from *before* the store was asked, by an answer
+    /// that has been applied.
+    pub fn extend_lease(&self, until: BootTime) {
+        self.freshness.extend(until.0);
+    }
+
+    /// Ends the lease: nobody is admitted until it is extended again.
+    pub fn end_lease(&self) {
+        self.freshness.end();
+    }
+
+    /// Until when the replica may be believed.
+    #[must_use]
+    pub fn lease_until(&self) -> BootTime {
+        BootTime(self.freshness.lease_until())
+    }
+
+    /// The newest change in force.
+    #[must_use]
+    pub fn applied(&self) -> Revision {
+        Revision(self.freshness.applied())
+    }
+
+    /// How much is held.
+    #[must_use]
+    pub fn entries(&self) -> Entries {
+        let tables = self.tables.load();
+        Entries { practices: tables.practices.len(), users: tables.users.len(), clients: tables.clients.len() }
+    }
+
+    /// Reads a client and what `judge` makes of it, at one moment at which the replica was whole and vouched for.
+    ///
+    /// `judge` may run more than once, when changes come in meanwhile.
+    ///
+    /// # Errors
+    /// [`Stale`] without a valid lease.
+    pub fn read<T>(&self, id: ClientId, mut judge: impl FnMut(Option<&Arc<ClientRecord>>) -> T) -> Result<(T, Epoch), Stale> {
+        self.freshness.read(|| clock::boot_time().0, || judge(self.tables.load().clients.get(&id).as_deref()))
+    }
+
+    /// Whether nothing has changed since `epoch`, and the lease still holds.
+    #[must_use]
+    pub fn unchanged_since(&self, epoch: Epoch) -> bool {
+        self.freshness.unchanged_since(epoch, || clock::boot_time().0)
+    }
+
+    /// The record of a client whether or not the replica may be believed: for explanations, not for decisions.
+    #[must_use]
+    pub fn peek(&self, id: ClientId) -> Option<Arc<ClientRecord>> {
+        self.tables.load().clients.get(&id).map(|entry| Arc::clone(&entry))
+    }
+
+    fn set_client(&self, tables: &Tables, id: ClientId, client: Option<&Client>) {
+        let Some(client) = client else {
+            tables.clients.remove(&id);
+            return;
+        };
+        let key = client.scopes.iter().map(crate::scope::ScopeToken::as_str).collect::<Vec<_>>().join(" ");
+        let granted = tables.grants.get(&*key).map(|entry| Arc::clone(&entry));
+        let granted = granted.unwrap_or_else(|| {
+            let granted = Arc::new(Granted::new(&key, &client.scopes, &self.scopes));
+            tables.grants.insert(key.into(), Arc::clone(&granted));
+            granted
+        });
+        let practice = tables.practice(&client.practice_id);
+        let owner = client.owner.as_ref().map(|owner| tables.user(owner));
+        let record = ClientRecord::new(client, practice, owner, granted, self.tiers.intern(client.tier.as_deref()));
+        tables.clients.insert(id, Arc::new(record));
+    }
+}
+
+impl Tables {
+    /// The cell of a practice; one that nobody has told us about is off.
+    fn practice(&self, id: &PracticeId) -> Arc<PracticeCell> {
+        if let Some(cell) = self.practices.get(id) {
+            return Arc::clone(&cell);
+        }
+        let cell = PracticeCell { id: id.clone(), header: client::header(id.as_str()), access: AtomicU8::new(ApiAccess::None as u8) };
+        Arc::clone(&self.practices.entry(id.clone()).or_insert(Arc::new(cell)))
+    }
+
+    /// The cell of a user; one that nobody has told us about is off.
+    fn user(&self, id: &UserId) -> Arc<UserCell> {
+        if let Some(cell) = self.users.get(id) {
+            return Arc::clone(&cell);
+        }
+        let cell = UserCell { id: id.clone(), header: client::header(id.as_str()), practice: OnceLock::new(), flags: AtomicU8::new(0) };
+        Arc::clone(&self.users.entry(id.clone()).or_insert(Arc::new(cell)))
+    }
+
+    fn set_practice(&self, id: &PracticeId, practice: Option<&Practice>) {
+        let access = practice.map_or(ApiAccess::None, |practice| practice.api_access);
+        self.practice(id).access.store(access as u8, Ordering::Release);
+    }
+
+    fn set_user(&self, id: &UserId, user: Option<&User>) {
+        let cell = self.user(id);
+        let mut flags = 0;
+        if let Some(user) = user {
+            let practice = self.practice(&user.practice_id);
+            // A user never changes practice; should the table say so all the same, the user is on no team.
+            let same = Arc::ptr_eq(cell.practice.get_or_init(|| Arc::clone(&practice)), &practice);
+            flags = if user.api_access { API_ACCESS } else { 0 } | if user.left_at.is_none() && same { ON_TEAM } else { 0 };
+        }
+        cell.flags.store(flags, Ordering::Release);
+    }
+}
+
+impl PracticeCell {
+    fn access(&self) -> ApiAccess {
+        let access = self.access.load(Ordering::Acquire);
+        ApiAccess::EVERY.iter().copied().find(|word| *word as u8 == access).unwrap_or(ApiAccess::None)
+    }
+}
+
+impl std::fmt::Debug for ClientRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClientRecord({})", self.id())
+    }
+}
+
+impl ClientRecord {
+    /// What is true of the client for a caller at `peer` at `now`.
+    #[must_use]
+    pub fn facts(&self, peer: IpAddr, now: Timestamp) -> Facts {
+        Facts {
+            revoked: self.revoked,
+            expired: self.expires_at.is_some_and(|end| now >= end),
+            practice: self.practice.access(),
+            owner: self.owner.as_ref().map(|owner| {
+                let flags = owner.flags.load(Ordering::Acquire);
+                let same_practice = owner.practice.get().is_some_and(|practice| Arc::ptr_eq(practice, &self.practice));
+                OwnerFacts { api_access: flags & API_ACCESS != 0, on_team: flags & ON_TEAM != 0 && same_practice }
+            }),
+            address_allowed: self.allows(peer),
+            scopes: self.granted.set,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! One client as the hot path needs it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use ipnet::IpNet;
+
+use super::{PracticeCell, UserCell};
+use crate::clock::Timestamp;
+use crate::credential::{self, Presented, SecretDigest};
+use crate::entity::Client;
+use crate::id::{ClientId, PracticeId, UserId};
+use crate::limit::TierId;
+use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
+
+/// How many ended secrets are kept, so that an owner can be told that an old one is still in use.
+const ENDED_KEPT: usize = 4;
+
+/// A client, with direct lines to its practice and its owner.
+pub struct ClientRecord {
+    id: ClientId,
+    pub(super) practice: Arc<PracticeCell>,
+    pub(super) owner: Option<Arc<UserCell>>,
+    pub(super) granted: Arc<Granted>,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) revoked: bool,
+    tier: TierId,
+    secrets: Box<[LiveSecret]>,
+    allowed: Box<[IpNet]>,
+}
+
+struct LiveSecret {
+    generation: u32,
+    digest: SecretDigest,
+    expires_at: Option<Timestamp>,
+}
+
+/// Scopes granted, as bits and as the upstream is told.
+pub(super) struct Granted {
+    pub(super) set: ScopeSet,
+    header: HeaderValue,
+}
+
+impl Granted {
+    pub(super) fn new(text: &str, scopes: &[ScopeToken], registry: &ScopeRegistry) -> Self {
+        // A name beyond the registry's limit can be asked for by no route, so leaving it out takes nothing away.
+        let set = scopes.iter().filter_map(|scope| registry.intern(scope).ok()).fold(ScopeSet::EMPTY, ScopeSet::union);
+        Self { set, header: header(text) }
+    }
+}
+
+/// Who the caller is, as header values ready to be sent upstream.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The practice.
+    pub practice_id: HeaderValue,
+    /// The client.
+    pub client_id: HeaderValue,
+    /// The owner of a personal client.
+    pub user_id: Option<HeaderValue>,
+    /// Granted scopes, separated by blanks.
+    pub scopes: HeaderValue,
+}
+
+/// Which of a client's secrets was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretMatch {
+    /// One that works; its generation.
+    Usable(u32),
+    /// One that has ended.
+    Ended,
+    /// None of them.
+    Wrong,
+}
+
+impl ClientRecord {
+    pub(super) fn new(
+        client: &Client,
+        practice: Arc<PracticeCell>,
+        owner: Option<Arc<UserCell>>,
+        granted: Arc<Granted>,
+        tier: TierId,
+    ) -> Self {
+        let mut ended = 0;
+        let now = crate::clock::now();
+        let secrets = client.secrets.iter().filter(|secret| {
+            let usable = credential::usable_at(secret.expires_at, now);
+            ended += usize::from(!usable);
+            usable || ended <= ENDED_KEPT
+        });
+        Self {
+            id: client.id,
+            practice,
+            owner,
+            granted,
+            expires_at: client.expires_at,
+            revoked: client.revoked_at.is_some(),
+            tier,
+            secrets: secrets
+                .map(|secret| LiveSecret { generation: secret.generation, digest: secret.digest.clone(), expires_at: secret.expires_at })
+                .collect(),
+            allowed: client.allowed_addresses.clone().into(),
+        }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Its practice.
+    pub fn practice_id(&self) -> &PracticeId {
+        &self.practice.id
+    }
+
+    /// Its owner, when it is personal.
+    pub fn owner_id(&self) -> Option<&UserId> {
+        self.owner.as_ref().map(|owner| &owner.id)
+    }
+
+    /// The rate limit it has.
+    pub const fn tier(&self) -> TierId {
+        self.tier
+    }
+
+    /// Who the caller is, for the upstream.
+    pub fn identity(&self) -> Identity {
+        let mut text = [0; ClientId::LENGTH];
+        Identity {
+            practice_id: self.practice.header.clone(),
+            client_id: HeaderValue::from_bytes(self.id.write(&mut text)).expect("a client id is ASCII"),
+            user_id: self.owner.as_ref().map(|owner| owner.header.clone()),
+            scopes: self.granted.header.clone(),
+        }
+    }
+
+    /// Which of the secrets was presented. Every one is compared, each in constant time.
+    pub fn match_secret(&self, presented: &Presented, now: Timestamp) -> SecretMatch {
+        let mut found = SecretMatch::Wrong;
+        for secret in &self.secrets {
+            if presented.proves(&secret.digest) {
+                found =
+                    if credential::usable_at(secret.expires_at, now) { SecretMatch::Usable(secret.generation) } else { SecretMatch::Ended };
+            }
+        }
+        found
+    }
+
+    /// Whether the secret of this generation still works.
+    pub fn secret_usable(&self, generation: u32, now: Timestamp) -> bool {
+        self.secrets.iter().any(|secret| secret.generation == generation && credential::usable_at(secret.expires_at, now))
+    }
+
+    pub(super) fn allows(&self, peer: IpAddr) -> bool {
+        // An IPv4 caller on a dual-stack socket arrives as ::ffff:a.b.c.d; the list says a.b.c.d.
+        let peer = peer.to_canonical();
+        self.allowed.is_empty() || self.allowed.iter().any(|net| net.contains(&peer))
+    }
+}
+
+pub(super) fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("ids and scopes are printable ASCII")
+}

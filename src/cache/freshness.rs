@@ -1,0 +1,107 @@
+//! When the replica may be believed: a sequence lock around its contents, and the lease.
+//!
+//! Compiled a second time by `tests/races.rs`, on loom's primitives, where every interleaving is tried.
+
+use super::sync::{AtomicU64, Mutex, Ordering, fence, lock, spin_loop};
+
+/// How often a reader looks again before it waits for the writer. A batch of changes takes microseconds to write.
+const SPINS: usize = 64;
+
+/// The lease is over: the replica may be behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+/// The state of the replica that a decision rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
+
+/// Guards contents that are kept elsewhere: who writes them does so through `apply` or `replace`, who reads them through `read`.
+#[derive(Debug)]
+pub struct Freshness {
+    /// Odd while the contents are being written; each batch makes it two more.
+    version: AtomicU64,
+    /// The newest revision whose changes are all in the contents.
+    applied: AtomicU64,
+    /// Until when the contents may be believed, in nanoseconds of the boot clock.
+    lease_until: AtomicU64,
+    /// One writer at a time.
+    writing: Mutex<()>,
+}
+
+impl Freshness {
+    pub fn new() -> Self {
+        Self { version: AtomicU64::new(0), applied: AtomicU64::new(0), lease_until: AtomicU64::new(0), writing: Mutex::new(()) }
+    }
+
+    /// Runs `write`, which brings the contents to `head`, unless they are there or further.
+    pub fn apply(&self, head: u64, write: impl FnOnce()) {
+        let _writing = lock(&self.writing);
+        // Two answers may arrive in the wrong order: the older one must not undo what the newer one did.
+        if head > self.applied.load(Ordering::Relaxed) {
+            self.write(head, write);
+        }
+    }
+
+    /// Runs `write`, which puts other contents, as of `head`, in the place of these.
+    pub fn replace(&self, head: u64, write: impl FnOnce()) {
+        let _writing = lock(&self.writing);
+        self.write(head, write);
+    }
+
+    fn write(&self, head: u64, write: impl FnOnce()) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        // No write below may be seen by someone who does not see the odd version.
+        fence(Ordering::Release);
+        write();
+        self.version.store(version + 2, Ordering::Release);
+        // Last: an acknowledgement rests on `applied`, and by then no reader can still pass with the old contents.
+        self.applied.store(head, Ordering::Release);
+    }
+
+    /// Never shortens the lease.
+    pub fn extend(&self, until: u64) {
+        self.lease_until.fetch_max(until, Ordering::Release);
+    }
+
+    pub fn end(&self) {
+        self.lease_until.store(0, Ordering::Release);
+    }
+
+    pub fn lease_until(&self) -> u64 {
+        self.lease_until.load(Ordering::Acquire)
+    }
+
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// What `contents` reads, as of one moment at which it was whole and the lease held.
+    pub fn read<T>(&self, mut now: impl FnMut() -> u64, mut contents: impl FnMut() -> T) -> Result<(T, Epoch), Stale> {
+        for _ in 0..SPINS {
+            let version = self.version.load(Ordering::Acquire);
+            if version % 2 == 1 {
+                spin_loop();
+                continue;
+            }
+            let read = contents();
+            // The lease is read after the contents, and the version last of all. While the version is what it was, no
+            // change has been acknowledged since the contents were read, so the answer counts as given before it.
+            let held = now() < self.lease_until.load(Ordering::Acquire);
+            fence(Ordering::Acquire);
+            if self.version.load(Ordering::Relaxed) == version {
+                return if held { Ok((read, Epoch(version))) } else { Err(Stale) };
+            }
+        }
+        // Changes come in faster than we read: stand in line with the writer.
+        let _writing = lock(&self.writing);
+        let read = contents();
+        let epoch = Epoch(self.version.load(Ordering::Relaxed));
+        if now() < self.lease_until.load(Ordering::Acquire) { Ok((read, epoch)) } else { Err(Stale) }
+    }
+
+    /// Whether the contents are still those of `epoch` and the lease holds.
+    pub fn unchanged_since(&self, epoch: Epoch, now: impl FnOnce() -> u64) -> bool {
+        now() < self.lease_until.load(Ordering::Acquire) && self.version.load(Ordering::Acquire) == epoch.0
+    }
+}
