@@ -4,6 +4,8 @@ mod method;
 mod prefix;
 mod table;
 mod target;
+#[cfg(test)]
+pub(crate) mod tests_support;
 
 pub use method::{Method, MethodSet, UnknownMethod};
 pub use prefix::{MalformedPrefix, PathPrefix};

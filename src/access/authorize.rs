@@ -110,3 +110,49 @@ pub fn authorize_anonymous(route: &Route) -> Option<Authorized> {
 pub fn steps(route: &Route, facts: &Facts) -> Vec<Step> {
     Check::EVERY.into_iter().map(|check| Step { check, denial: check.denial(route, facts) }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::{ScopeRegistry, ScopeToken};
+
+    /// Every combination of facts, against the rules of access written out as one sentence.
+    #[test]
+    fn a_request_passes_only_if_everything_holds() {
+        let registry = ScopeRegistry::default();
+        let set = |names: &[&str]| {
+            let tokens: Vec<ScopeToken> = names.iter().map(|name| name.parse().unwrap()).collect();
+            registry.intern_all(&tokens).unwrap()
+        };
+        let (billing, both, all) = (set(&["billing"]), set(&["billing", "clinical"]), ScopeSet::ALL);
+        let requirements = [(Requirement::AnyOf(both), [true, true, true, false]), (Requirement::AllOf(both), [false, true, true, false])];
+        let owners = [None, Some((true, true)), Some((false, true)), Some((true, false)), Some((false, false))];
+        let mut passed = 0;
+        for (requirement, enough) in requirements {
+            let route = crate::route::tests_support::route("/a", requirement);
+            for (revoked, expired, address_allowed) in (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0)) {
+                for practice in ApiAccess::EVERY.iter().copied() {
+                    for owner in owners {
+                        for (scopes, enough) in [billing, both, all, ScopeSet::EMPTY].into_iter().zip(enough) {
+                            let owner = owner.map(|(api_access, on_team)| OwnerFacts { api_access, on_team });
+                            let facts = Facts { revoked, expired, practice, owner, address_allowed, scopes };
+                            let want = !revoked
+                                && !expired
+                                && practice == ApiAccess::Active
+                                && owner.is_none_or(|owner| owner.api_access && owner.on_team)
+                                && address_allowed
+                                && enough;
+                            assert_eq!(authorize(&route, &facts).is_ok(), want, "{facts:?}");
+                            let first = steps(&route, &facts).into_iter().find_map(|step| step.denial);
+                            assert_eq!(authorize(&route, &facts).err(), first, "the explanation says the same");
+                            passed += usize::from(want);
+                        }
+                    }
+                }
+            }
+            assert!(authorize_anonymous(&route).is_none());
+        }
+        assert_eq!(passed, 2 * (3 + 2));
+        assert!(authorize_anonymous(&crate::route::tests_support::route("/a", Requirement::Public)).is_some());
+    }
+}

@@ -155,3 +155,97 @@ impl RouteTable {
         best
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn route(id: u32, prefix: &str, methods: MethodSet) -> Route {
+        Route { id: RouteId(id), methods, ..crate::route::tests_support::route(prefix, Requirement::Public) }
+    }
+
+    /// The plain definition: of every prefix that covers the path the longest, and of its routes the one with the method.
+    fn oracle(routes: &[Arc<Route>], path: &str, method: Method) -> Result<RouteId, NotFound> {
+        let longest = routes.iter().filter(|route| route.prefix.covers(path)).map(|route| route.prefix.as_str().len()).max();
+        let longest = longest.ok_or(NotFound::NoRoute)?;
+        let at: Vec<_> = routes.iter().filter(|route| route.prefix.covers(path) && route.prefix.as_str().len() == longest).collect();
+        let found = at.iter().find(|route| route.methods.has(method));
+        found.map(|route| route.id).ok_or_else(|| {
+            NotFound::MethodNotAllowed(at.iter().fold(MethodSet::default(), |set, route| set.union(route.methods)).to_string().into())
+        })
+    }
+
+    /// Routes with distinct prefixes and methods made of few names, so that they nest and collide.
+    fn table(prefixes: &[(String, u8)]) -> RouteTable {
+        let mut claimed: Vec<(String, MethodSet)> = Vec::new();
+        let mut routes = Vec::new();
+        for (prefix, methods) in prefixes {
+            let methods: MethodSet = Method::EVERY.into_iter().filter(|m| methods & (1 << *m as u8) != 0).collect();
+            if methods == MethodSet::default() || claimed.iter().any(|(other, taken)| other == prefix && taken.meets(methods)) {
+                continue;
+            }
+            claimed.push((prefix.clone(), methods));
+            routes.push(route(u32::try_from(routes.len()).unwrap(), prefix, methods));
+        }
+        RouteTable::new(routes, false).unwrap()
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        prop::collection::vec("[abc]{1,2}", 0..5).prop_map(|segments| format!("/{}", segments.join("/")))
+    }
+
+    proptest! {
+        #[test]
+        fn the_longest_prefix_agrees_with_a_plain_scan(prefixes in prop::collection::vec((path(), any::<u8>()), 1..12), paths in prop::collection::vec((path(), any::<bool>(), 0usize..7), 20)) {
+            let table = table(&prefixes);
+            for (path, slash, method) in paths {
+                let path = if slash && path != "/" { format!("{path}/") } else { path };
+                let method = Method::EVERY[method];
+                prop_assert_eq!(table.find(&path, Some(method)).map(|route| route.id), oracle(table.routes(), &path, method), "{} {:?}", path, method);
+            }
+        }
+    }
+
+    #[test]
+    fn ten_thousand_routes_agree_with_a_plain_scan() {
+        let prefixes: Vec<_> = (0..10_000u32).map(|n| (format!("/api/{}/{}/{}", n % 7, n % 101, n), 0x7f)).collect();
+        let table = table(&prefixes);
+        assert_eq!(table.routes().len(), 10_000);
+        for n in (0..10_000u32).step_by(97) {
+            for path in [
+                format!("/api/{}/{}/{n}", n % 7, n % 101),
+                format!("/api/{}/{}/{n}/x/y", n % 7, n % 101),
+                format!("/api/{}/{}/{n}x", n % 7, n % 101),
+            ] {
+                assert_eq!(
+                    table.find(&path, Some(Method::Get)).map(|route| route.id),
+                    oracle(table.routes(), &path, Method::Get),
+                    "{path}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn two_routes_may_share_a_prefix_but_not_a_method() {
+        let get = MethodSet::from_iter([Method::Get]);
+        let post = MethodSet::from_iter([Method::Post]);
+        let table = RouteTable::new(vec![route(0, "/a", get), route(1, "/a", post)], false).unwrap();
+        assert_eq!(table.find("/a", Some(Method::Post)).unwrap().id, RouteId(1));
+        assert_eq!(table.find("/a", Some(Method::Put)).unwrap_err(), NotFound::MethodNotAllowed("GET, POST".into()));
+        assert_eq!(table.find("/a", None).unwrap_err(), NotFound::MethodNotAllowed("GET, POST".into()));
+        let conflict = RouteTable::new(vec![route(0, "/a", get), route(1, "/a", MethodSet::ALL)], false).unwrap_err();
+        assert_eq!(conflict, [Conflict { first: RouteId(0), second: RouteId(1) }]);
+    }
+
+    #[test]
+    fn case_counts_unless_the_upstream_ignores_it() {
+        let exact = RouteTable::new(vec![route(0, "/Patients", MethodSet::ALL)], false).unwrap();
+        assert!(exact.find("/Patients/1", Some(Method::Get)).is_ok());
+        assert_eq!(exact.find("/PATIENTS/1", Some(Method::Get)).unwrap_err(), NotFound::NoRoute);
+        let either = RouteTable::new(vec![route(0, "/Patients", MethodSet::ALL)], true).unwrap();
+        assert!(either.find("/PATIENTS/1", Some(Method::Get)).is_ok());
+        assert!(RouteTable::new(vec![route(0, "/a", MethodSet::ALL), route(1, "/A", MethodSet::ALL)], true).is_err());
+    }
+}
