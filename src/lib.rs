@@ -11,5 +11,8 @@ pub mod record;
 pub mod route;
 pub mod scope;
 pub mod upstream;
+// control plane
+pub mod lifecycle;
 // shared edges
+pub mod cli;
 pub mod store;
