@@ -17,5 +17,8 @@ pub mod cache;
 pub mod feed;
 pub mod gate;
 pub mod limit;
+// control plane
+pub mod lifecycle;
 // shared edges
+pub mod cli;
 pub mod store;

@@ -5,6 +5,8 @@
 
 pub mod audit;
 mod sqlite;
+#[cfg(test)]
+mod suite;
 
 pub use sqlite::SqliteStore;
 
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::Timestamp;
+use crate::clock::{BootTime, Timestamp, boot_time};
 use crate::entity::{ApiAccess, Client, Practice, Role, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 
@@ -122,6 +124,33 @@ pub trait Feed: Send {
     async fn leave(&mut self) -> Result<(), Error>;
 }
 
+/// A change that is committed, but perhaps not yet in force. Only [`Store::barrier`] turns it into the [`Receipt`] that
+/// callers are given, so nobody can forget to wait.
+#[derive(Debug)]
+#[must_use = "the change is in force everywhere only after `Store::barrier`"]
+pub struct Committed {
+    revision: Revision,
+    at: BootTime,
+}
+
+impl Committed {
+    /// A change whose commit has just been acknowledged. Waiting counts from now: from any earlier moment it would be
+    /// too short for a node that proved itself current just before the commit.
+    pub(crate) fn now(revision: Revision) -> Self {
+        Self { revision, at: boot_time() }
+    }
+
+    /// The change.
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// When its commit was acknowledged.
+    pub const fn at(&self) -> BootTime {
+        self.at
+    }
+}
+
 /// A new client, as the store takes it.
 #[derive(Clone, Debug)]
 pub struct NewClient {
@@ -143,29 +172,29 @@ pub trait Store: Send + Sync {
     /// One practice.
     async fn practice(&self, id: &PracticeId) -> Result<Practice, Error>;
     /// Creates the practice, with `none` as its API access, or renames it.
-    async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Revision, Error>;
+    async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Committed, Error>;
     /// Moves the practice from one of the states `from` to `to`; [`Error::Conflict`] from any other.
-    async fn set_practice_access(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Revision, Error>;
+    async fn set_practice_access(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Committed, Error>;
 
     /// The users of a practice, by id.
     async fn users(&self, practice: &PracticeId) -> Result<Vec<User>, Error>;
     /// One user.
     async fn user(&self, id: &UserId) -> Result<User, Error>;
     /// Creates the user with API access off, or changes the role, or takes them back on the team. A user of another practice is a conflict.
-    async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Revision, Error>;
+    async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Committed, Error>;
     /// Turns the user's API access on or off.
-    async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Revision, Error>;
-    /// The user leaves the team.
-    async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Revision, Error>;
+    async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Committed, Error>;
+    /// The user leaves the team, and their API access ends: back on the team, they start with it off.
+    async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error>;
 
     /// The clients of a practice, or of one owner, newest first; revoked ones too.
     async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error>;
     /// One client.
     async fn client(&self, id: ClientId) -> Result<Client, Error>;
     /// Creates a client. In the same transaction: the practice is active, and the owner, if any, is on its team with the toggle on.
-    async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Revision, Error>;
+    async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Committed, Error>;
     /// Changes name, scopes, addresses, tier or expiry of a client that is not revoked; what is `None` stays.
-    async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Revision, Error>;
+    async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error>;
     /// Adds a secret of the next generation, and ends every other at `others_end` unless it ends sooner.
     async fn add_secret(
         &self,
@@ -174,17 +203,19 @@ pub trait Store: Send + Sync {
         now: Timestamp,
         others_end: Timestamp,
         by: &Actor,
-    ) -> Result<(u32, Revision), Error>;
+    ) -> Result<(u32, Committed), Error>;
     /// Ends one secret now, if it has not ended already.
-    async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Revision, Error>;
+    async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Committed, Error>;
     /// Revokes a client for good; a client that is revoked already stays as it is.
-    async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Revision, Error>;
+    async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error>;
 
-    /// Waits until every registered node has applied `revision` or can no longer answer.
+    /// How long a node may answer after it last proved itself current.
+    fn lease(&self) -> Duration;
+    /// Waits until every registered node has applied the change or can no longer answer.
     ///
     /// # Errors
-    /// [`Error::Database`] if the register cannot be read; the change stands, and is in force everywhere after the lease length.
-    async fn barrier(&self, revision: Revision) -> Result<Receipt, Error>;
+    /// If the register cannot be read; the change stands, and is in force everywhere after the lease length.
+    async fn barrier(&self, committed: Committed) -> Result<Receipt, Error>;
 
     /// The audit events, oldest first: those of a practice, or all.
     async fn audit(&self, practice: Option<&PracticeId>) -> Result<Vec<audit::Event>, Error>;

@@ -1,3 +1,213 @@
-//! The embedded store.
-/// placeholder
-pub struct SqliteStore;
+//! The embedded store: one SQLite file, one gateway, and any number of command lines beside it.
+
+mod barrier;
+mod fault;
+mod feed;
+mod lock;
+mod open;
+mod read;
+mod rows;
+mod write;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions, Connection, Sqlite};
+
+use self::fault::explain;
+use self::feed::SqliteFeed;
+use self::lock::{ServeLock, Watched};
+use self::open::Schema;
+use crate::clock::Timestamp;
+use crate::credential::SecretDigest;
+use crate::entity::{ApiAccess, Client, Practice, Role, User};
+use crate::id::{ClientId, PracticeId, UserId};
+use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit};
+
+/// How long a node may answer after it last proved itself current.
+pub const LEASE: Duration = Duration::from_secs(1);
+
+/// How long to wait for another process's transaction.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The embedded store.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    pool: SqlitePool,
+    shared: Arc<Shared>,
+}
+
+/// What the store and its feeds have in common.
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    file: Watched,
+    schema: Schema,
+    /// Held from the first registration until the node leaves or the process ends, not just while a feed lives: when a
+    /// feed fails and is opened anew, this process still answers under its old lease, and a barrier that found the lock
+    /// free would take it for dead.
+    serving: Mutex<Option<ServeLock>>,
+    /// One writer at a time: waiting here is fair and wakes at once, waiting for SQLite's lock is neither.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl SqliteStore {
+    /// Opens the database at a path, or at a URL `sqlite://PATH`. With `migrate` it is created and brought up to date
+    /// first; without, it has to be there and up to date.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] says what is wrong with the file and what to do.
+    pub async fn open(url_or_path: &str, migrate: bool) -> Result<Self, Error> {
+        Self::open_waiting(url_or_path, migrate, BUSY).await
+    }
+
+    /// Creates the database or brings its schema up to date.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn migrate(url_or_path: &str) -> Result<(), Error> {
+        Self::open(url_or_path, true).await?.close().await;
+        Ok(())
+    }
+
+    async fn open_waiting(url_or_path: &str, migrate: bool, busy: Duration) -> Result<Self, Error> {
+        let path = open::path_of(url_or_path)?;
+        open::prepare(&path, migrate)?;
+        Self::connect(&path, migrate, busy).await.map_err(|error| explain(&path, error))
+    }
+
+    async fn connect(path: &Path, migrate: bool, busy: Duration) -> Result<Self, Error> {
+        let options = open::options(path, busy);
+        let schema = Schema::expected().await?;
+        let mut conn = options.connect().await?;
+        open::make_ready(path, &mut conn, migrate).await?;
+        schema.verify(path, &mut conn).await?;
+        conn.close().await?;
+        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
+        let shared = Shared {
+            path: path.to_owned(),
+            file: Watched::new(path.to_owned())?,
+            schema,
+            serving: Mutex::new(None),
+            writing: tokio::sync::Mutex::new(()),
+        };
+        Ok(Self { pool, shared: Arc::new(shared) })
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Closes every connection of the store; feeds have their own.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A connection to what is known to be the file at the path.
+    async fn conn(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, Error> {
+        self.shared.file.check()?;
+        Ok(self.pool.acquire().await?)
+    }
+
+    fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        result.map_err(|error| explain(&self.shared.path, error))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn feed(&self) -> Result<Box<dyn Feed>, Error> {
+        Ok(Box::new(self.explained(SqliteFeed::open(self.shared.clone()).await)?))
+    }
+
+    async fn practices(&self) -> Result<Vec<Practice>, Error> {
+        self.explained(self.list_practices().await)
+    }
+
+    async fn practice(&self, id: &PracticeId) -> Result<Practice, Error> {
+        self.explained(self.one_practice(id).await)
+    }
+
+    async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_practice(id, name, by).await)
+    }
+
+    async fn set_practice_access(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_practice_access(id, from, to, by).await)
+    }
+
+    async fn users(&self, practice: &PracticeId) -> Result<Vec<User>, Error> {
+        self.explained(self.list_users(practice).await)
+    }
+
+    async fn user(&self, id: &UserId) -> Result<User, Error> {
+        self.explained(self.one_user(id).await)
+    }
+
+    async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_user(practice, id, role, by).await)
+    }
+
+    async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_user_access(id, on, by).await)
+    }
+
+    async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_user_left(id, by).await)
+    }
+
+    async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error> {
+        self.explained(self.list_clients(practice, owner).await)
+    }
+
+    async fn client(&self, id: ClientId) -> Result<Client, Error> {
+        self.explained(self.one_client(id).await)
+    }
+
+    async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_client(&new.client, by).await)
+    }
+
+    async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_client_edit(id, edit, by).await)
+    }
+
+    async fn add_secret(
+        &self,
+        id: ClientId,
+        digest: &SecretDigest,
+        now: Timestamp,
+        others_end: Timestamp,
+        by: &Actor,
+    ) -> Result<(u32, Committed), Error> {
+        self.explained(self.write_secret(id, digest, now, others_end, by).await)
+    }
+
+    async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_secret_end(id, generation, now, by).await)
+    }
+
+    async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
+        self.explained(self.write_client_revoked(id, now, by).await)
+    }
+
+    fn lease(&self) -> Duration {
+        LEASE
+    }
+
+    async fn barrier(&self, committed: Committed) -> Result<Receipt, Error> {
+        self.explained(self.await_nodes(&committed).await)
+    }
+
+    async fn audit(&self, practice: Option<&PracticeId>) -> Result<Vec<audit::Event>, Error> {
+        self.explained(self.list_events(practice).await)
+    }
+}
+
+#[cfg(test)]
+mod tests;
