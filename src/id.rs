@@ -43,6 +43,11 @@ impl ClientId {
         letters.iter().all(u8::is_ascii_alphanumeric).then_some(Self(letters))
     }
 
+    /// The id as it is written, prefix included.
+    pub fn to_text(self) -> String {
+        self.to_string()
+    }
+
     /// How long it is when written, prefix included.
     pub const LENGTH: usize = Self::PREFIX.len() + Self::RANDOM;
 

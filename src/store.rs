@@ -161,9 +161,6 @@ pub struct NewClient {
 /// The rows behind the life cycle. Each call is one transaction that also writes the audit event.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// How long a node may go on answering after it last asked this store.
-    fn lease(&self) -> Duration;
-
     /// Opens a node's line to the change log.
     async fn feed(&self) -> Result<Box<dyn Feed>, Error>;
 
