@@ -1,1 +1,135 @@
-//! Life.
+//! Issue, rotate, edit, revoke; request, approve, disable, enable: what the management API and the command line both call.
+//!
+//! Every call returns only when its change is in force on every node: one that takes access away, so that a person may
+//! be told "it no longer works"; one that gives it, so that a new key works at once.
+
+mod client;
+mod name;
+
+use std::sync::Arc;
+
+pub use client::{Issued, NewClientRequest, Overlap, Rotated, parse_network};
+
+use crate::credential::Pepper;
+use crate::entity::{ApiAccess, Role};
+use crate::id::{PracticeId, Revision, UserId};
+use crate::store::{self, Actor, Committed, Receipt, Store};
+
+/// Why a call was not carried out, or not to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was asked makes no sense; nothing changed. The text says what would.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The change is made, but the nodes could not be waited for. Calling again is harmless and waits again.
+    #[error(
+        "the change is made (revision {revision}), but it could not be confirmed that every node applies it; each stops within {lease_ms} ms if it does not: try again to be sure"
+    )]
+    Unconfirmed {
+        /// The change.
+        revision: Revision,
+        /// The longest that a node may go on without it.
+        lease_ms: u128,
+        /// Why the nodes could not be waited for.
+        #[source]
+        source: store::Error,
+    },
+}
+
+/// The life cycle of practices, users and clients.
+#[derive(Clone)]
+pub struct Lifecycle {
+    store: Arc<dyn Store>,
+    pepper: Option<Arc<Pepper>>,
+}
+
+impl Lifecycle {
+    /// The life cycle over this store. New secrets are digested with the pepper, if there is one.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, pepper: Option<Arc<Pepper>>) -> Self {
+        Self { store, pepper }
+    }
+
+    /// The store underneath, to look things up in.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    async fn in_force(&self, committed: Committed) -> Result<Receipt, Error> {
+        let revision = committed.revision();
+        let lease_ms = self.store.lease().as_millis();
+        self.store.barrier(committed).await.map_err(|source| Error::Unconfirmed { revision, lease_ms, source })
+    }
+
+    /// Creates the practice, without API access, or renames it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that is none.
+    pub async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Receipt, Error> {
+        let name = name::check(name)?;
+        self.in_force(self.store.put_practice(id, name, by).await?).await
+    }
+
+    /// Asks for API access: `none -> requested`.
+    ///
+    /// # Errors
+    /// [`store::Error::Conflict`] from any other state.
+    pub async fn request(&self, id: &PracticeId, by: &Actor) -> Result<Receipt, Error> {
+        self.move_practice(id, &[ApiAccess::None], ApiAccess::Requested, by).await
+    }
+
+    /// Grants API access: `requested -> active`, or `none -> active` without a request.
+    ///
+    /// # Errors
+    /// [`store::Error::Conflict`] for a practice that has switched its access off: it alone may enable it again.
+    pub async fn approve(&self, id: &PracticeId, by: &Actor) -> Result<Receipt, Error> {
+        self.move_practice(id, &[ApiAccess::Requested, ApiAccess::None], ApiAccess::Active, by).await
+    }
+
+    /// Switches the practice's API access off: `active -> disabled`.
+    ///
+    /// # Errors
+    /// [`store::Error::Conflict`] from any other state.
+    pub async fn disable(&self, id: &PracticeId, by: &Actor) -> Result<Receipt, Error> {
+        self.move_practice(id, &[ApiAccess::Active], ApiAccess::Disabled, by).await
+    }
+
+    /// Switches it on again, with everything that was not itself revoked: `disabled -> active`.
+    ///
+    /// # Errors
+    /// [`store::Error::Conflict`] from any other state: access that was never approved cannot be enabled.
+    pub async fn enable(&self, id: &PracticeId, by: &Actor) -> Result<Receipt, Error> {
+        self.move_practice(id, &[ApiAccess::Disabled], ApiAccess::Active, by).await
+    }
+
+    async fn move_practice(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Receipt, Error> {
+        self.in_force(self.store.set_practice_access(id, from, to, by).await?).await
+    }
+
+    /// Puts the user on the team, with API access off, or changes their role.
+    ///
+    /// # Errors
+    /// [`store::Error::Conflict`] for a user of another practice.
+    pub async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Receipt, Error> {
+        self.in_force(self.store.put_user(practice, id, role, by).await?).await
+    }
+
+    /// Turns the user's API access on or off.
+    ///
+    /// # Errors
+    /// [`store::Error::Conflict`] when it is to be turned on for somebody who has left.
+    pub async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Receipt, Error> {
+        self.in_force(self.store.set_user_access(id, on, by).await?).await
+    }
+
+    /// The user leaves the team; their personal clients stop.
+    ///
+    /// # Errors
+    /// [`store::Error::NotFound`] for an unknown user.
+    pub async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Receipt, Error> {
+        self.in_force(self.store.remove_user(id, by).await?).await
+    }
+}

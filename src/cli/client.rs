@@ -1,0 +1,324 @@
+//! `sigmagate client`: the credentials of applications.
+
+use std::io::{self, Write};
+
+use ipnet::IpNet;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Context;
+use super::output::{Usage, in_force, print_json, print_receipt, print_table, table};
+use crate::clock::{Timestamp, now};
+use crate::credential::usable_at;
+use crate::entity::Client;
+use crate::id::{ClientId, PracticeId, UserId};
+use crate::lifecycle::{NewClientRequest, Overlap, parse_network};
+use crate::scope::ScopeToken;
+use crate::store::ClientEdit;
+
+const ONCE: &str = "The secret will not be shown again: keep it somewhere safe now.";
+
+/// Manage clients: the credentials of applications
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Create a client and show its secret, once
+    Create(Create),
+    /// List clients, newest first, the revoked ones too
+    List {
+        /// Only those of this practice
+        #[arg(long)]
+        practice: Option<PracticeId>,
+        /// Only the personal ones of this user
+        #[arg(long)]
+        owner: Option<UserId>,
+    },
+    /// Show one client and its secrets' dates
+    Show {
+        /// The client
+        client: ClientId,
+    },
+    /// Change what is given, and nothing else
+    Edit(Edit),
+    /// Make a new secret and show it, once
+    Rotate {
+        /// The client
+        client: ClientId,
+        /// How long the old secret goes on working: `none`, `1h`, `24h` or `7d`
+        #[arg(long, default_value = "none")]
+        overlap: Overlap,
+    },
+    /// End one secret now
+    EndSecret {
+        /// The client
+        client: ClientId,
+        /// Which secret: 1 was the first
+        generation: u32,
+    },
+    /// Take a client out of use for good
+    Revoke {
+        /// The client
+        client: ClientId,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// The practice whose data it reaches
+    #[arg(long)]
+    practice: PracticeId,
+    /// The user who owns it; without, it is the practice's
+    #[arg(long)]
+    owner: Option<UserId>,
+    /// A name for people
+    #[arg(long)]
+    name: String,
+    /// A scope, as `billing` or `all`; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", required = true, num_args = 1.., value_delimiter = ',')]
+    scopes: Vec<ScopeToken>,
+    /// An address or CIDR block it may call from; may be repeated; any if none is given
+    #[arg(long = "allow", value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network)]
+    allow: Vec<IpNet>,
+    /// The rate limit, by the name of a tier in the route file
+    #[arg(long)]
+    tier: Option<String>,
+    /// When it ends by itself, as `2027-01-31T00:00:00Z`
+    #[arg(long, value_name = "RFC3339", value_parser = parse_moment)]
+    expires: Option<Timestamp>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Edit {
+    /// The client
+    client: ClientId,
+    /// A name for people
+    #[arg(long)]
+    name: Option<String>,
+    /// All its scopes from now on; may be repeated
+    #[arg(long = "scope", value_name = "SCOPE", num_args = 1.., value_delimiter = ',')]
+    scopes: Vec<ScopeToken>,
+    /// All the addresses it may call from, from now on; may be repeated
+    #[arg(long = "allow", value_name = "CIDR", num_args = 1.., value_delimiter = ',', value_parser = parse_network, conflicts_with = "allow_any")]
+    allow: Vec<IpNet>,
+    /// It may call from any address
+    #[arg(long)]
+    allow_any: bool,
+    /// The rate limit, by the name of a tier in the route file
+    #[arg(long, conflicts_with = "standard_tier")]
+    tier: Option<String>,
+    /// The rate limit of the tier `standard`
+    #[arg(long)]
+    standard_tier: bool,
+    /// When it ends by itself, as `2027-01-31T00:00:00Z`
+    #[arg(long, value_name = "RFC3339", value_parser = parse_moment, conflicts_with = "never_expires")]
+    expires: Option<Timestamp>,
+    /// It does not end by itself
+    #[arg(long)]
+    never_expires: bool,
+}
+
+impl Edit {
+    fn changes(self) -> Result<(ClientId, ClientEdit), Usage> {
+        let edit = ClientEdit {
+            name: self.name,
+            scopes: (!self.scopes.is_empty()).then_some(self.scopes),
+            allowed_addresses: (self.allow_any || !self.allow.is_empty()).then_some(self.allow),
+            tier: (self.standard_tier || self.tier.is_some()).then_some(self.tier),
+            expires_at: (self.never_expires || self.expires.is_some()).then_some(self.expires),
+        };
+        let nothing = edit.name.is_none()
+            && edit.scopes.is_none()
+            && edit.allowed_addresses.is_none()
+            && edit.tier.is_none()
+            && edit.expires_at.is_none();
+        if nothing {
+            return Err(Usage("nothing to change: give --name, --scope, --allow, --tier or --expires".to_owned()));
+        }
+        Ok((self.client, edit))
+    }
+}
+
+/// A moment in RFC 3339.
+///
+/// # Errors
+/// A text that shows how one is written.
+fn parse_moment(text: &str) -> Result<Timestamp, String> {
+    let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("{error}; write it as `2027-01-31T00:00:00Z`"))?;
+    i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).map(Timestamp).map_err(|error| error.to_string())
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// What the life cycle or the store says.
+pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
+    let (lifecycle, by) = (&context.lifecycle, &context.actor);
+    let (done, receipt) = match args.verb {
+        Verb::Create(create) => return self::create(create, context).await,
+        Verb::List { practice, owner } => {
+            // A practice that does not exist is a slip, not an empty list.
+            if let Some(practice) = &practice {
+                context.store.practice(practice).await?;
+            }
+            if let Some(owner) = &owner {
+                context.store.user(owner).await?;
+            }
+            let clients = context.store.clients(practice.as_ref(), owner.as_ref()).await?;
+            return print_clients(&clients, context.json);
+        }
+        Verb::Show { client } => return show(&context.store.client(client).await?, context.json),
+        Verb::Rotate { client, overlap } => return rotate(client, overlap, context).await,
+        Verb::Edit(edit) => {
+            let (client, edit) = edit.changes()?;
+            (format!("Client `{client}` is changed."), lifecycle.edit(client, edit, by).await?)
+        }
+        Verb::EndSecret { client, generation } => {
+            let receipt = lifecycle.end_secret(client, generation, by).await?;
+            (format!("Secret {generation} of client `{client}` no longer works."), receipt)
+        }
+        Verb::Revoke { client } => {
+            let receipt = lifecycle.revoke(client, by).await?;
+            (format!("Client `{client}` is revoked and no longer works. This is final."), receipt)
+        }
+    };
+    print_receipt(&mut io::stdout().lock(), context.json, &done, &receipt)
+}
+
+async fn create(create: Create, context: &Context) -> anyhow::Result<()> {
+    let request = NewClientRequest {
+        practice: create.practice,
+        owner: create.owner,
+        name: create.name,
+        scopes: create.scopes,
+        allowed_addresses: create.allow,
+        tier: create.tier,
+        expires_at: create.expires,
+    };
+    let issued = context.lifecycle.create_client(request, &context.actor).await?;
+    let out = &mut io::stdout().lock();
+    if context.json {
+        let secret = issued.secret.reveal();
+        return print_json(out, &json!({ "client": issued.client, "secret": secret, "receipt": issued.receipt }));
+    }
+    writeln!(out, "client id  {}", issued.client.id)?;
+    writeln!(out, "secret     {}", issued.secret.reveal())?;
+    writeln!(out, "{ONCE}")?;
+    writeln!(out, "{}", in_force(&issued.receipt))?;
+    Ok(())
+}
+
+async fn rotate(client: ClientId, overlap: Overlap, context: &Context) -> anyhow::Result<()> {
+    let rotated = context.lifecycle.rotate(client, overlap, &context.actor).await?;
+    let out = &mut io::stdout().lock();
+    if context.json {
+        return print_json(
+            out,
+            &json!({
+                "client_id": client,
+                "generation": rotated.generation,
+                "secret": rotated.secret.reveal(),
+                "others_end": rotated.others_end,
+                "receipt": rotated.receipt,
+            }),
+        );
+    }
+    writeln!(out, "client id  {client}")?;
+    writeln!(out, "secret     {}", rotated.secret.reveal())?;
+    writeln!(out, "{ONCE}")?;
+    match overlap {
+        Overlap::None => writeln!(out, "Every earlier secret has ended.")?,
+        _ => writeln!(out, "Earlier secrets end at {} at the latest.", rotated.others_end)?,
+    }
+    writeln!(out, "{}", in_force(&rotated.receipt))?;
+    Ok(())
+}
+
+/// What a list says of a client in one word.
+fn status(client: &Client, now: Timestamp) -> &'static str {
+    if client.revoked_at.is_some() {
+        "revoked"
+    } else if usable_at(client.expires_at, now) {
+        "active"
+    } else {
+        "expired"
+    }
+}
+
+fn as_json(client: &Client, now: Timestamp) -> serde_json::Value {
+    let mut value = serde_json::to_value(client).expect("a client has text keys only");
+    value["status"] = status(client, now).into();
+    value
+}
+
+fn join<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn print_clients(clients: &[Client], json: bool) -> anyhow::Result<()> {
+    let now = now();
+    let out = &mut io::stdout().lock();
+    if json {
+        return print_json(out, &clients.iter().map(|client| as_json(client, now)).collect::<Vec<_>>());
+    }
+    let mut table = table(&["CLIENT", "NAME", "STATUS", "PRACTICE", "OWNER", "SCOPES", "CREATED"]);
+    for client in clients {
+        table.add_row([
+            client.id.to_string(),
+            client.name.to_string(),
+            status(client, now).to_owned(),
+            client.practice_id.to_string(),
+            client.owner.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            join(&client.scopes),
+            client.created_at.to_string(),
+        ]);
+    }
+    print_table(out, &table, "There is no such client: `sigmagate client create` makes one.")
+}
+
+fn show(client: &Client, json: bool) -> anyhow::Result<()> {
+    let now = now();
+    let out = &mut io::stdout().lock();
+    if json {
+        return print_json(out, &as_json(client, now));
+    }
+    let moment = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+    let addresses = if client.allowed_addresses.is_empty() { "any".to_owned() } else { join(&client.allowed_addresses) };
+    for (label, value) in [
+        ("client id", client.id.to_string()),
+        ("name", client.name.to_string()),
+        ("status", status(client, now).to_owned()),
+        ("practice", client.practice_id.to_string()),
+        ("owner", client.owner.as_ref().map_or_else(|| "- (the practice's)".to_owned(), ToString::to_string)),
+        ("scopes", join(&client.scopes)),
+        ("addresses", addresses),
+        ("tier", client.tier.as_deref().unwrap_or("standard").to_owned()),
+        ("created", client.created_at.to_string()),
+        ("expires", moment(client.expires_at)),
+        ("revoked", moment(client.revoked_at)),
+    ] {
+        writeln!(out, "{label:<10} {value}")?;
+    }
+    writeln!(out)?;
+    let mut table = table(&["SECRET", "CREATED", "ENDS"]);
+    for secret in &client.secrets {
+        table.add_row([secret.generation.to_string(), secret.created_at.to_string(), moment(secret.expires_at)]);
+    }
+    print_table(out, &table, "It has no secret.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_as_rfc_3339() {
+        assert_eq!(parse_moment("2023-11-14T22:13:20.123Z").unwrap(), Timestamp(1_700_000_000_123));
+        assert!(parse_moment("tomorrow").is_err());
+    }
+}
