@@ -182,8 +182,8 @@ mod tests {
         let stored = lifecycle.store().client(stored.id).await.unwrap();
         assert_eq!(find(&stored.secrets, &proves(&rotated.secret)).unwrap().generation, rotated.generation);
         let old = find(&stored.secrets, &proves(&issued.secret)).unwrap();
-        assert!(usable_at(old.expires_at, now().after(Duration::from_secs(23 * 3600))));
-        assert!(!usable_at(old.expires_at, now().after(Duration::from_secs(25 * 3600))));
+        assert!(usable_at(old.expires_at, now().after(Duration::from_hours(23))));
+        assert!(!usable_at(old.expires_at, now().after(Duration::from_hours(25))));
 
         lifecycle.end_secret(stored.id, 1, &by).await.unwrap();
         let stored = lifecycle.store().client(stored.id).await.unwrap();

@@ -39,7 +39,7 @@ pub(super) fn client(owner: Option<&str>) -> NewClient {
             allowed_addresses: vec!["192.0.2.0/24".parse().unwrap()],
             tier: Some("standard".into()),
             created_at: now(),
-            expires_at: Some(now().after(Duration::from_secs(3600))),
+            expires_at: Some(now().after(Duration::from_hours(1))),
             revoked_at: None,
             secrets: vec![first],
         },
@@ -144,8 +144,8 @@ async fn what_is_written_is_read(store: &dyn Store) {
         let _ = store.create_client(new, &by).await.unwrap();
         assert_eq!(store.client(new.client.id).await.unwrap(), new.client);
     }
-    assert_eq!(store.clients(None, Some(&user_id("u"))).await.unwrap(), [personal.client.clone()]);
-    assert_eq!(store.clients(Some(&practice_id("p")), Some(&user_id("u"))).await.unwrap(), [personal.client.clone()]);
+    assert_eq!(store.clients(None, Some(&user_id("u"))).await.unwrap(), std::slice::from_ref(&personal.client));
+    assert_eq!(store.clients(Some(&practice_id("p")), Some(&user_id("u"))).await.unwrap(), std::slice::from_ref(&personal.client));
     assert_eq!(store.clients(Some(&practice_id("p")), None).await.unwrap().len(), 2);
     assert_eq!(store.clients(Some(&practice_id("q")), None).await.unwrap(), []);
     let edit = ClientEdit {

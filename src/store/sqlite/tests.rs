@@ -167,6 +167,10 @@ async fn every_change_by_hand_is_seen() {
         }
         feed.acknowledge(head).await.unwrap();
     }
+    // The feed's own commit must not cover a commit that came just before it.
+    run_sql(&mut conn, "UPDATE users SET api_access = 1").await.unwrap();
+    feed.acknowledge(head).await.unwrap();
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Batch { .. }));
 }
 
 #[tokio::test]
@@ -195,6 +199,12 @@ async fn a_feed_that_cannot_prove_itself_current_fails() {
     run_sql(&mut conn, "DELETE FROM nodes").await.unwrap();
     assert!(message(feed.poll(head).await).contains("no longer in the register"));
     assert!(message(feed.acknowledge(head).await).contains("no longer in the register"));
+
+    let mut feed = world.store.feed().await.unwrap();
+    feed.register().await.unwrap();
+    run_sql(&mut conn, "DELETE FROM nodes").await.unwrap();
+    assert!(message(feed.snapshot().await).contains("no longer in the register"));
+    assert!(message(world.store.feed().await.unwrap().poll(head).await).contains("register it first"));
 
     let (mut feed, head) = follow(&*world.store).await;
     let trigger: String =
@@ -264,6 +274,12 @@ async fn one_gateway_serves_and_its_death_is_noticed() {
     let second = world.reopen(false).await.unwrap();
     let (feed, _) = follow(&*world.store).await;
     assert!(message(second.feed().await.unwrap().register().await).contains("another gateway is already serving"));
+    // Nor does a feed that another one has replaced let go of the lock.
+    let (replacement, _) = follow(&*world.store).await;
+    let mut feed = feed;
+    feed.leave().await.unwrap();
+    assert!(message(second.feed().await.unwrap().register().await).contains("another gateway is already serving"));
+    drop(replacement);
     // A feed that fails is not a gateway that is dead: the process still holds the lock, and its lease counts.
     drop(feed);
     let committed = second.put_practice(&practice_id("p"), "x", &operator()).await.unwrap();
