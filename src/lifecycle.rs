@@ -133,3 +133,82 @@ impl Lifecycle {
         self.in_force(self.store.remove_user(id, by).await?).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::now;
+    use crate::credential::{Presented, find, usable_at};
+    use crate::store::{ClientEdit, SqliteStore};
+
+    async fn world() -> (tempfile::TempDir, Lifecycle, Actor) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("gateway.db").to_str().unwrap(), true).await.unwrap();
+        let pepper = Arc::new(Pepper::new(b"0123456789abcdef").unwrap());
+        let lifecycle = Lifecycle::new(Arc::new(store), Some(pepper));
+        let by = Actor { name: "operator".into(), origin: "test".into() };
+        lifecycle.put_practice(&"p".parse().unwrap(), " Practice ", &by).await.unwrap();
+        lifecycle.approve(&"p".parse().unwrap(), &by).await.unwrap();
+        (dir, lifecycle, by)
+    }
+
+    fn request() -> NewClientRequest {
+        let billing: crate::scope::ScopeToken = "billing".parse().unwrap();
+        NewClientRequest {
+            practice: "p".parse().unwrap(),
+            owner: None,
+            name: " Billing sync ".into(),
+            scopes: vec![billing.clone(), billing],
+            allowed_addresses: Vec::new(),
+            tier: None,
+            expires_at: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_secret_that_is_shown_is_the_one_that_works() {
+        let (_dir, lifecycle, by) = world().await;
+        let issued = lifecycle.create_client(request(), &by).await.unwrap();
+        let stored = lifecycle.store().client(issued.client.id).await.unwrap();
+        assert_eq!(stored, issued.client);
+        assert_eq!((&*stored.name, stored.scopes.len()), ("Billing sync", 1));
+        let pepper = Pepper::new(b"0123456789abcdef").unwrap();
+        let proves = |secret| Presented::new(secret, Some(&pepper));
+        assert_eq!(find(&stored.secrets, &proves(&issued.secret)).unwrap().generation, 1);
+
+        let rotated = lifecycle.rotate(stored.id, Overlap::OneDay, &by).await.unwrap();
+        let stored = lifecycle.store().client(stored.id).await.unwrap();
+        assert_eq!(find(&stored.secrets, &proves(&rotated.secret)).unwrap().generation, rotated.generation);
+        let old = find(&stored.secrets, &proves(&issued.secret)).unwrap();
+        assert!(usable_at(old.expires_at, now().after(Duration::from_hours(23))));
+        assert!(!usable_at(old.expires_at, now().after(Duration::from_hours(25))));
+
+        lifecycle.end_secret(stored.id, 1, &by).await.unwrap();
+        let stored = lifecycle.store().client(stored.id).await.unwrap();
+        assert!(!usable_at(find(&stored.secrets, &proves(&issued.secret)).unwrap().expires_at, now()));
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_sense_is_refused_before_anything_is_written() {
+        let (_dir, lifecycle, by) = world().await;
+        for wrong in [
+            NewClientRequest { name: " ".into(), ..request() },
+            NewClientRequest { scopes: Vec::new(), ..request() },
+            NewClientRequest { expires_at: Some(now()), ..request() },
+            NewClientRequest { tier: Some("a b".into()), ..request() },
+        ] {
+            assert!(matches!(lifecycle.create_client(wrong, &by).await, Err(Error::Invalid(_))));
+        }
+        let id = lifecycle.create_client(request(), &by).await.unwrap().client.id;
+        for wrong in [
+            ClientEdit { scopes: Some(Vec::new()), ..ClientEdit::default() },
+            ClientEdit { name: Some("a\nb".into()), ..ClientEdit::default() },
+            ClientEdit { expires_at: Some(Some(now())), ..ClientEdit::default() },
+        ] {
+            assert!(matches!(lifecycle.edit(id, wrong, &by).await, Err(Error::Invalid(_))));
+        }
+        assert_eq!(lifecycle.store().audit(None).await.unwrap().len(), 3);
+    }
+}

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::store::Receipt;
 use crate::{lifecycle, store};
 
-/// A thing that was asked for is not there, or the command's arguments mean nothing together.
+/// The command's arguments mean nothing together; the text says what would.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);

@@ -90,13 +90,12 @@ impl Overlap {
     /// How long it is.
     #[must_use]
     pub const fn duration(self) -> Duration {
-        const HOUR: u64 = 60 * 60;
-        Duration::from_secs(match self {
-            Self::None => 0,
-            Self::OneHour => HOUR,
-            Self::OneDay => 24 * HOUR,
-            Self::SevenDays => 7 * 24 * HOUR,
-        })
+        match self {
+            Self::None => Duration::ZERO,
+            Self::OneHour => Duration::from_hours(1),
+            Self::OneDay => Duration::from_hours(24),
+            Self::SevenDays => Duration::from_hours(7 * 24),
+        }
     }
 }
 

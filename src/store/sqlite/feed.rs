@@ -134,15 +134,7 @@ impl SqliteFeed {
             return Ok(Changes::Unchanged);
         }
         let mut transaction = self.conn.begin().await?;
-        self.shared.schema.verify(&self.shared.path, &mut transaction).await?;
-        let registered: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM nodes WHERE node_id = ?)")
-            .bind(&self.node)
-            .fetch_one(&mut *transaction)
-            .await?;
-        if !registered {
-            return Err(no_longer_registered());
-        }
-        let schema: i64 = sqlx::query_scalar("PRAGMA schema_version").fetch_one(&mut *transaction).await?;
+        let schema = standing(&self.shared, self.node.as_deref(), &mut transaction).await?;
         let head = write::head(&mut transaction).await?;
         // A trigger may have been away between two readings: whatever changed then was not logged.
         let schema_changed = self.seen.is_some_and(|seen| seen.schema != schema);
@@ -173,8 +165,7 @@ impl SqliteFeed {
         self.check_files()?;
         let data = self.data_version().await?;
         let mut transaction = self.conn.begin().await?;
-        self.shared.schema.verify(&self.shared.path, &mut transaction).await?;
-        let schema = sqlx::query_scalar("PRAGMA schema_version").fetch_one(&mut *transaction).await?;
+        let schema = standing(&self.shared, self.node.as_deref(), &mut transaction).await?;
         let head = write::head(&mut transaction).await?;
         let mut snapshot = Snapshot { head, ..Snapshot::default() };
         read_all(&mut transaction, &mut snapshot).await?;
@@ -231,12 +222,27 @@ impl Feed for SqliteFeed {
     }
 
     async fn leave(&mut self) -> Result<(), Error> {
-        let node = self.node.take();
+        let Some(node) = self.node.take() else { return Ok(()) };
         let result = sqlx::query("DELETE FROM nodes WHERE node_id = ?").bind(node).execute(&mut self.conn).await;
-        // Also when the row could not be deleted: this node answers nothing any more, and the free lock says so.
-        *self.shared.serving.lock() = None;
+        // Only whoever was in the register until now gives up the lock: a feed that another one of this process has
+        // replaced must not. (If the row could not be deleted, the end of the process will say that it is dead.)
+        if result.as_ref().is_ok_and(|done| done.rows_affected() > 0) {
+            *self.shared.serving.lock() = None;
+        }
         self.explained(result.map(drop).map_err(Error::from))
     }
+}
+
+/// Proves that the log can be relied on and that barriers wait for this node, in the transaction that reads; gives the
+/// version of the schema. A snapshot needs it as much as a batch: the poll after it may find that nothing has changed.
+async fn standing(shared: &Shared, node: Option<&str>, conn: &mut SqliteConnection) -> Result<i64, Error> {
+    shared.schema.verify(&shared.path, conn).await?;
+    let registered: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM nodes WHERE node_id = ?)").bind(node).fetch_one(&mut *conn).await?;
+    if !registered {
+        return Err(no_longer_registered());
+    }
+    Ok(sqlx::query_scalar("PRAGMA schema_version").fetch_one(conn).await?)
 }
 
 /// The database, the two files that SQLite keeps beside it, and the serve lock.

@@ -121,15 +121,13 @@ pub(super) async fn make_ready(path: &Path, conn: &mut SqliteConnection, migrate
     if version < newest {
         return Err(unusable(format!("the database `{file}` has schema {version} of {newest}: run `sigmagate migrate`")));
     }
-    if migrate {
-        // Nothing to delete is the usual case; asking first keeps a mere opening from waiting for the write lock.
-        let spare: Option<i64> = sqlx::query_scalar("SELECT max(revision) - min(revision) FROM changes").fetch_one(&mut *conn).await?;
-        if spare.unwrap_or(0) >= CHANGES_KEPT {
-            sqlx::query("DELETE FROM changes WHERE revision <= (SELECT max(revision) FROM changes) - ?")
-                .bind(CHANGES_KEPT)
-                .execute(&mut *conn)
-                .await?;
-        }
+    // Nothing to delete is the usual case; asking first keeps a mere opening from waiting for the write lock.
+    let spare: Option<i64> = sqlx::query_scalar("SELECT max(revision) - min(revision) FROM changes").fetch_one(&mut *conn).await?;
+    if spare.unwrap_or(0) >= CHANGES_KEPT {
+        sqlx::query("DELETE FROM changes WHERE revision <= (SELECT max(revision) FROM changes) - ?")
+            .bind(CHANGES_KEPT)
+            .execute(&mut *conn)
+            .await?;
     }
     Ok(())
 }

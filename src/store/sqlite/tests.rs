@@ -1,1 +1,361 @@
+use std::sync::Arc;
 
+use sqlx::SqliteConnection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::now;
+use crate::id::Revision;
+use crate::store::suite::{self, client, follow, furnish, operator, practice_id, user_id};
+use crate::store::{Change, Changes};
+
+/// A database in a directory of its own.
+struct World {
+    store: Arc<SqliteStore>,
+    dir: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("gateway.db").to_str().unwrap(), true).await.unwrap();
+        Self { store: Arc::new(store), dir }
+    }
+
+    async fn furnished() -> (Self, Client) {
+        let world = Self::new().await;
+        furnish(&*world.store).await;
+        let new = client(Some("u"));
+        let _ = world.store.create_client(&new, &operator()).await.unwrap();
+        (world, new.client)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("gateway.db")
+    }
+
+    async fn reopen(&self, migrate: bool) -> Result<SqliteStore, Error> {
+        SqliteStore::open_waiting(self.path().to_str().unwrap(), migrate, Duration::from_millis(20)).await
+    }
+
+    /// A connection as another program has it: no pragma of ours.
+    async fn by_hand(&self) -> SqliteConnection {
+        SqliteConnection::connect(self.path().to_str().unwrap()).await.unwrap()
+    }
+}
+
+async fn run_sql(conn: &mut SqliteConnection, sql: &str) -> Result<(), String> {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(conn).await.map(drop).map_err(|error| error.to_string())
+}
+
+fn message<T>(result: Result<T, Error>) -> String {
+    match result {
+        Err(Error::Unusable { message, .. }) => message,
+        Err(other) => panic!("{other:?} does not say that the file is unusable"),
+        Ok(_) => panic!("it worked"),
+    }
+}
+
+#[tokio::test]
+async fn it_does_what_every_store_must() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = std::cell::Cell::new(0);
+    suite::run(|| {
+        made.set(made.get() + 1);
+        let path = dir.path().join(format!("{}.db", made.get()));
+        async move { Arc::new(SqliteStore::open(path.to_str().unwrap(), true).await.unwrap()) as Arc<dyn Store> }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_final_is_final_by_hand_too() {
+    let (world, client) = World::furnished().await;
+    let _ = world.store.put_practice(&practice_id("q"), "Other", &operator()).await.unwrap();
+    let digest = crate::credential::Secret::generate().digest(None);
+    let _ = world.store.add_secret(client.id, &digest, now(), now(), &operator()).await.unwrap();
+    let mut other = suite::client(None);
+    other.client.name = "revoked".into();
+    let _ = world.store.create_client(&other, &operator()).await.unwrap();
+    let _ = world.store.revoke_client(other.client.id, now(), &operator()).await.unwrap();
+    let (live, dead) = (client.id, other.client.id);
+    let mut conn = world.by_hand().await;
+    let replaced = |verb: &str, id: ClientId| {
+        format!("{verb} INTO clients (client_id, practice_id, name, scopes, created_at) VALUES ('{id}', 'p', 'n', 'all', 1)")
+    };
+    let secret = |verb: &str, id: ClientId, generation: u32| {
+        format!("{verb} INTO client_secrets VALUES ('{id}', {generation}, 'sha256', zeroblob(32), 1, NULL)")
+    };
+    let newest = "(SELECT hash FROM audit_events WHERE practice_id = 'p' ORDER BY id DESC LIMIT 1)";
+    let event = |verb: &str, id: &str, prev_hash: &str| {
+        format!("{verb} INTO audit_events VALUES ({id}, 1, 'p', 'a', 'o', 'x', 't', 'null', 'null', {prev_hash}, zeroblob(32))")
+    };
+    for (sql, want) in [
+        (format!("UPDATE clients SET revoked_at = NULL WHERE client_id = '{dead}'"), "revocation is final"),
+        (format!("UPDATE clients SET revoked_at = 99999999999999 WHERE client_id = '{dead}'"), "revocation is final"),
+        (format!("UPDATE clients SET scopes = 'all' WHERE client_id = '{dead}'"), "revocation is final"),
+        (format!("UPDATE OR IGNORE clients SET revoked_at = NULL WHERE client_id = '{dead}'"), "revocation is final"),
+        (format!("UPDATE OR REPLACE clients SET client_id = '{dead}' WHERE client_id = '{live}'"), "keeps its id"),
+        (format!("UPDATE clients SET practice_id = 'q' WHERE client_id = '{live}'"), "keeps its id, practice"),
+        (format!("UPDATE clients SET owner = NULL WHERE client_id = '{live}'"), "owner"),
+        (format!("DELETE FROM clients WHERE client_id = '{dead}'"), "cannot be deleted"),
+        (replaced("INSERT OR REPLACE", dead), "cannot be replaced"),
+        (replaced("REPLACE", live), "cannot be replaced"),
+        (replaced("INSERT OR IGNORE", dead), "cannot be replaced"),
+        (format!("{} ON CONFLICT (client_id) DO UPDATE SET revoked_at = NULL", replaced("INSERT", dead)), "cannot be replaced"),
+        (secret("INSERT", dead, 2), "no new secret"),
+        (secret("INSERT OR REPLACE", live, 1), "secret cannot be replaced"),
+        (format!("UPDATE client_secrets SET expires_at = NULL WHERE client_id = '{live}' AND generation = 1"), "only end sooner"),
+        (format!("UPDATE client_secrets SET expires_at = expires_at + 1 WHERE client_id = '{live}' AND generation = 1"), "only end sooner"),
+        (format!("UPDATE client_secrets SET digest = zeroblob(32) WHERE client_id = '{live}'"), "cannot be altered"),
+        (format!("UPDATE OR REPLACE client_secrets SET generation = 1 WHERE client_id = '{live}' AND generation = 2"), "cannot be altered"),
+        (format!("DELETE FROM client_secrets WHERE client_id = '{live}'"), "cannot be deleted"),
+        ("UPDATE users SET practice_id = 'q' WHERE user_id = 'u'".into(), "keeps their id and practice"),
+        ("INSERT OR REPLACE INTO users (user_id, practice_id, role) VALUES ('u', 'q', 'admin')".into(), "keeps their id and practice"),
+        (
+            "PRAGMA foreign_keys = OFF; DELETE FROM users; INSERT INTO users (user_id, practice_id, role) VALUES ('u', 'q', 'admin')"
+                .into(),
+            "keeps their",
+        ),
+        ("UPDATE practices SET practice_id = 'r' WHERE practice_id = 'p'".into(), "keeps its id"),
+        ("UPDATE audit_events SET actor = 'x' WHERE id = 1".into(), "cannot be altered"),
+        ("DELETE FROM audit_events WHERE id = 1".into(), "cannot be deleted"),
+        (event("INSERT OR REPLACE", "1", newest), "cannot be replaced"),
+        (event("INSERT", "1000", "zeroblob(32)"), "must follow"),
+        ("UPDATE changes SET key = 'x'".into(), "stays as it is"),
+        ("DELETE FROM changes".into(), "are kept"),
+        ("INSERT OR REPLACE INTO changes VALUES (1, 'user', 'x', 1)".into(), "the database alone"),
+    ] {
+        let error = run_sql(&mut conn, &sql).await.expect_err(&sql);
+        assert!(error.contains(want), "{sql}: {error}");
+    }
+    // What narrows is allowed by hand.
+    for sql in [
+        format!("UPDATE client_secrets SET expires_at = expires_at - 1 WHERE client_id = '{live}' AND generation = 1"),
+        format!("UPDATE clients SET revoked_at = 1 WHERE client_id = '{live}'"),
+    ] {
+        run_sql(&mut conn, &sql).await.unwrap();
+    }
+    assert_eq!(world.store.client(live).await.unwrap().revoked_at, Some(Timestamp(1)));
+}
+
+#[tokio::test]
+async fn every_change_by_hand_is_seen() {
+    let (world, client) = World::furnished().await;
+    let (mut feed, mut head) = follow(&*world.store).await;
+    let mut conn = world.by_hand().await;
+    let id = client.id;
+    for sql in [
+        "UPDATE practices SET api_access = 'disabled'".to_owned(),
+        "INSERT OR REPLACE INTO practices VALUES ('p', 'n', 'active')".to_owned(),
+        "INSERT INTO practices VALUES ('r', 'n', 'none')".to_owned(),
+        "DELETE FROM practices WHERE practice_id = 'r'".to_owned(),
+        "UPDATE users SET api_access = 0".to_owned(),
+        "INSERT INTO users (user_id, practice_id, role) VALUES ('v', 'p', 'member')".to_owned(),
+        "DELETE FROM users WHERE user_id = 'v'".to_owned(),
+        "INSERT INTO clients (client_id, practice_id, name, scopes, created_at) VALUES ('smd_00000000000000000000', 'p', 'n', 'all', 1)"
+            .to_owned(),
+        format!("INSERT INTO client_secrets VALUES ('{id}', 2, 'sha256', zeroblob(32), 1, NULL)"),
+        format!("UPDATE client_secrets SET expires_at = 1 WHERE client_id = '{id}'"),
+        format!("UPDATE clients SET revoked_at = 1 WHERE client_id = '{id}'"),
+    ] {
+        assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
+        run_sql(&mut conn, &sql).await.unwrap();
+        match feed.poll(head).await.unwrap() {
+            Changes::Batch { head: newer, changes } if newer > head && changes.len() == 1 => head = newer,
+            other => panic!("{sql}: {other:?}"),
+        }
+        feed.acknowledge(head).await.unwrap();
+    }
+    // The feed's own commit must not cover a commit that came just before it.
+    run_sql(&mut conn, "UPDATE users SET api_access = 1").await.unwrap();
+    feed.acknowledge(head).await.unwrap();
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Batch { .. }));
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_understood_is_absent_and_the_rest_goes_on() {
+    let (world, client) = World::furnished().await;
+    let (mut feed, head) = follow(&*world.store).await;
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, &format!("UPDATE clients SET allowed_addresses = 'anywhere' WHERE client_id = '{}'", client.id)).await.unwrap();
+    run_sql(&mut conn, "UPDATE users SET api_access = 0; INSERT INTO practices VALUES ('not an id', 'n', 'active')").await.unwrap();
+    let Changes::Batch { changes, .. } = feed.poll(head).await.unwrap() else { panic!("not seen") };
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(matches!(&changes[0], Change::User(_, Some(user)) if !user.api_access));
+    assert!(matches!(&changes[1], Change::Client(id, None) if *id == client.id), "not a client that may call from anywhere");
+    let snapshot = feed.snapshot().await.unwrap();
+    assert_eq!((snapshot.clients.len(), snapshot.practices.len(), snapshot.users.len()), (0, 1, 1));
+    let error = world.store.client(client.id).await.unwrap_err();
+    assert!(matches!(&error, Error::Row { table: "clients", key, .. } if *key == client.id.to_text()), "{error}");
+}
+
+#[tokio::test]
+async fn a_feed_that_cannot_prove_itself_current_fails() {
+    let (world, _) = World::furnished().await;
+    let mut conn = world.by_hand().await;
+
+    let (mut feed, head) = follow(&*world.store).await;
+    run_sql(&mut conn, "DELETE FROM nodes").await.unwrap();
+    assert!(message(feed.poll(head).await).contains("no longer in the register"));
+    assert!(message(feed.acknowledge(head).await).contains("no longer in the register"));
+
+    let mut feed = world.store.feed().await.unwrap();
+    feed.register().await.unwrap();
+    run_sql(&mut conn, "DELETE FROM nodes").await.unwrap();
+    assert!(message(feed.snapshot().await).contains("no longer in the register"));
+    assert!(message(world.store.feed().await.unwrap().poll(head).await).contains("register it first"));
+
+    let (mut feed, head) = follow(&*world.store).await;
+    let trigger: String =
+        sqlx::query_scalar("SELECT sql FROM sqlite_master WHERE name = 'log_client_update'").fetch_one(&mut conn).await.unwrap();
+    run_sql(&mut conn, "DROP TRIGGER log_client_update").await.unwrap();
+    assert!(message(feed.poll(head).await).contains("`log_client_update` is missing"));
+    assert!(message(world.reopen(true).await).contains("`log_client_update` is missing"));
+    run_sql(&mut conn, "CREATE TRIGGER log_client_update AFTER UPDATE ON clients BEGIN SELECT 1; END").await.unwrap();
+    assert!(message(feed.poll(head).await).contains("is not the one"));
+    run_sql(&mut conn, &format!("DROP TRIGGER log_client_update; {trigger}")).await.unwrap();
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Gap), "what changed meanwhile was not logged");
+    let head = feed.snapshot().await.unwrap().head;
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
+
+    let moved = world.dir.path().join("moved");
+    for file in ["gateway.db-wal", "gateway.db-shm", "gateway.db.serve-lock", "gateway.db"] {
+        let file = world.dir.path().join(file);
+        std::fs::rename(&file, &moved).unwrap();
+        assert!(message(feed.poll(head).await).contains("was removed"), "{file:?}");
+        std::fs::copy(&moved, &file).unwrap();
+        assert!(message(feed.poll(head).await).contains("was replaced"), "{file:?}");
+        std::fs::rename(&moved, &file).unwrap();
+        assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
+    }
+    std::fs::rename(world.path(), &moved).unwrap();
+    assert!(message(world.store.practices().await).contains("was removed"));
+    assert!(message(world.store.put_practice(&practice_id("p"), "x", &operator()).await).contains("was removed"));
+}
+
+#[tokio::test]
+async fn pruned_changes_are_a_gap() {
+    let (world, _) = World::furnished().await;
+    let (mut feed, head) = follow(&*world.store).await;
+    let mut conn = world.by_hand().await;
+    let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100005)
+        INSERT INTO changes (kind, key, at) SELECT 'user', 'u', 1 FROM n";
+    run_sql(&mut conn, many).await.unwrap();
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Gap), "too many to read as changes");
+    feed.leave().await.unwrap();
+    let store = world.reopen(true).await.unwrap();
+    let (count, oldest): (i64, i64) = sqlx::query_as("SELECT count(*), min(revision) FROM changes").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(count, 100_000);
+    let mut feed = store.feed().await.unwrap();
+    feed.register().await.unwrap();
+    assert!(matches!(feed.poll(Revision(u64::try_from(oldest).unwrap() - 2)).await.unwrap(), Changes::Gap));
+}
+
+#[tokio::test]
+async fn an_open_transaction_delays_receipts_and_not_the_feed() {
+    let (world, _) = World::furnished().await;
+    let (mut feed, head) = follow(&*world.store).await;
+    let committed = world.store.set_user_access(&user_id("u"), false, &operator()).await.unwrap();
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, "BEGIN IMMEDIATE").await.unwrap();
+    let Changes::Batch { head, .. } = feed.poll(head).await.unwrap() else { panic!("not seen") };
+    feed.acknowledge(head).await.unwrap();
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
+    run_sql(&mut conn, "COMMIT").await.unwrap();
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
+    let receipt = world.store.barrier(committed).await.unwrap();
+    assert_eq!((receipt.applied, receipt.expired), (1, 0), "the poll has acknowledged");
+}
+
+#[tokio::test]
+async fn one_gateway_serves_and_its_death_is_noticed() {
+    let (world, _) = World::furnished().await;
+    let second = world.reopen(false).await.unwrap();
+    let (feed, _) = follow(&*world.store).await;
+    assert!(message(second.feed().await.unwrap().register().await).contains("another gateway is already serving"));
+    // Nor does a feed that another one has replaced let go of the lock.
+    let (replacement, _) = follow(&*world.store).await;
+    let mut feed = feed;
+    feed.leave().await.unwrap();
+    assert!(message(second.feed().await.unwrap().register().await).contains("another gateway is already serving"));
+    drop(replacement);
+    // A feed that fails is not a gateway that is dead: the process still holds the lock, and its lease counts.
+    drop(feed);
+    let committed = second.put_practice(&practice_id("p"), "x", &operator()).await.unwrap();
+    let receipt = second.barrier(committed).await.unwrap();
+    assert!(receipt.expired == 1 && receipt.waited > LEASE, "{receipt:?}");
+    // The end of the process lets go of the lock.
+    world.store.close().await;
+    let World { store, dir } = world;
+    drop(store);
+    let committed = second.put_practice(&practice_id("p"), "y", &operator()).await.unwrap();
+    let receipt = second.barrier(committed).await.unwrap();
+    assert!(receipt.expired == 1 && receipt.waited < LEASE, "{receipt:?}");
+    // A lock on another file proves nothing.
+    let lock = dir.path().join("gateway.db.serve-lock");
+    std::fs::rename(&lock, dir.path().join("away")).unwrap();
+    std::fs::write(&lock, "").unwrap();
+    let committed = second.put_practice(&practice_id("p"), "z", &operator()).await.unwrap();
+    assert!(second.barrier(committed).await.unwrap().waited > LEASE);
+    // The next gateway takes the place of the dead one.
+    let (mut feed, head) = follow(&second).await;
+    assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
+    let committed = second.put_practice(&practice_id("p"), "y", &operator()).await.unwrap();
+    feed.acknowledge(committed.revision()).await.unwrap();
+    assert_eq!(second.barrier(committed).await.unwrap().applied, 1);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_an_error_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let open = async |name: &str, migrate| message(SqliteStore::open_waiting(&path(name), migrate, Duration::from_millis(20)).await);
+    assert!(open("missing/gateway.db", true).await.contains("mkdir -p"));
+    assert!(open(".", true).await.contains("is a directory"));
+    assert!(open("new.db", false).await.contains("run `sigmagate migrate`"));
+    assert!(!dir.path().join("new.db").exists());
+    assert!(message(SqliteStore::open("sqlite::memory:", true).await).contains("names no database file"));
+    std::fs::write(path("empty.db"), "").unwrap();
+    assert!(open("empty.db", false).await.contains("schema 0 of 1: run `sigmagate migrate`"));
+    std::fs::write(path("text.db"), "To whom it may concern").unwrap();
+    assert!(open("text.db", true).await.contains("is not a SQLite database"));
+    let mut foreign = open::options(Path::new(&path("foreign.db")), BUSY).create_if_missing(true).connect().await.unwrap();
+    run_sql(&mut foreign, "CREATE TABLE t (x)").await.unwrap();
+    assert!(open("foreign.db", true).await.contains("another program"));
+}
+
+#[tokio::test]
+async fn a_newer_a_damaged_and_a_locked_database_are_refused() {
+    let (world, _) = World::furnished().await;
+    world.store.close().await;
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; UPDATE users SET role = role").await.unwrap();
+    assert!(message(world.reopen(true).await).contains("locked by another process"));
+    run_sql(&mut conn, "COMMIT").await.unwrap();
+    conn.close().await.unwrap();
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, "PRAGMA user_version = 99").await.unwrap();
+    assert!(message(world.reopen(true).await).contains("use the newer sigmagate"));
+    run_sql(&mut conn, "PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    conn.close().await.unwrap();
+    world.reopen(false).await.unwrap().close().await;
+    let mut bytes = std::fs::read(world.path()).unwrap();
+    bytes[4096..].fill(0x5a);
+    std::fs::write(world.path(), bytes).unwrap();
+    assert!(message(world.reopen(true).await).contains("is damaged"));
+}
+
+#[tokio::test]
+async fn the_file_is_private_and_durable() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new().await;
+    assert_eq!(std::fs::metadata(world.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut conn = world.store.conn().await.unwrap();
+    for (pragma, want) in [("PRAGMA synchronous", "2"), ("PRAGMA foreign_keys", "1"), ("PRAGMA journal_mode", "wal")] {
+        let found = sqlx::query(pragma).fetch_one(&mut *conn).await.unwrap();
+        let found = sqlx::Row::try_get_unchecked::<String, _>(&found, 0).unwrap();
+        assert_eq!(found, want, "{pragma}");
+    }
+    assert_eq!(SqliteStore::open(&format!("sqlite://{}", world.path().display()), false).await.unwrap().path(), world.path());
+}
