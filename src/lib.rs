@@ -11,5 +11,10 @@ pub mod record;
 pub mod route;
 pub mod scope;
 pub mod upstream;
+// data plane
+pub mod cache;
+pub mod gate;
+pub mod limit;
+pub mod proxy;
 // shared edges
 pub mod store;
