@@ -1,0 +1,297 @@
+//! One connection from its first byte to its last: what it may cost in time, and what a request on it may.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{HeaderValue, Method};
+use parking_lot::Mutex;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::proxy::HttpProxy;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::filter::Filter;
+use super::guard::{Arrival, Guard, Slot};
+use super::live::{Cut, SCOPE, Scope};
+use super::respond::Reply;
+use super::wire::{self, Limits};
+use super::{Shared, ids};
+use crate::access::Denial;
+use crate::clock;
+use crate::record::Record;
+
+/// As many as pingora's own default, said here because it is a promise.
+const STREAMS: u32 = 100;
+/// How long a closed connection is read into nothing, so that the client can read the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What all connections have in common.
+pub struct Plane {
+    pub(super) shared: Arc<Shared>,
+    pub(super) proxy: Arc<HttpProxy<Filter>>,
+    pub(super) options: HttpServerOptions,
+}
+
+/// One connection, after TLS.
+pub struct Connection {
+    plane: Arc<Plane>,
+    peer: IpAddr,
+    secure: bool,
+    /// Of HTTP/2: requests being answered, those begun so far, and when the last one ended (ms after `opened`).
+    active: AtomicUsize,
+    begun: AtomicUsize,
+    ended_ms: AtomicU64,
+    opened: Instant,
+}
+
+/// How a request left pingora.
+enum End {
+    /// Done; the connection, if it can be used again.
+    Done(Option<ReusedHttpStream>),
+    /// It panicked, or was cut.
+    Broken,
+}
+
+impl Connection {
+    pub(super) fn new(plane: Arc<Plane>, peer: IpAddr, secure: bool) -> Self {
+        Self {
+            plane,
+            peer,
+            secure,
+            active: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            ended_ms: AtomicU64::new(0),
+            opened: Instant::now(),
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(super) async fn serve(self, io: Stream, mut shutdown: watch::Receiver<bool>) {
+        let slot = Slot::default();
+        let guard = Guard::new(io, Arc::clone(&slot));
+        if guard.alpn_http2() {
+            return self.http2(guard.into_http2(), shutdown).await;
+        }
+        let mut guard = Box::new(guard);
+        let settings = &self.plane.shared.settings;
+        let limits = Limits::from(settings);
+        let mut first = true;
+        loop {
+            // A client that has just connected has something to say; later it may take its time.
+            let patience = if first { settings.header_timeout } else { settings.idle_timeout };
+            let begun = tokio::select! {
+                biased;
+                begun = timeout(patience, guard.wait()) => begun.unwrap_or(false),
+                () = stopped(&mut shutdown) => false,
+            };
+            if !begun {
+                return;
+            }
+            let bytes = match timeout(settings.header_timeout, guard.header(&limits, first && !self.secure)).await {
+                Ok(Arrival::Header(bytes)) => bytes,
+                Ok(Arrival::Http2) => return self.http2(*guard, shutdown).await,
+                Ok(Arrival::Closed) => return,
+                Ok(Arrival::Refused(denial)) => return self.refuse(*guard, &denial, &slot).await,
+                Err(_) => return self.refuse(*guard, &Denial::RequestTimeout, &slot).await,
+            };
+            first = false;
+            let mut session = ServerSession::new_http1(guard);
+            session.set_pipelined_prefix(bytes);
+            let scope = self.scope();
+            let end = self.request(session, &scope, &shutdown).await;
+            let reused = match end {
+                End::Done(Some(reused)) => reused.consume().0.into_any().downcast::<Guard>().ok(),
+                End::Done(None) | End::Broken => None,
+            };
+            let Some(next) = reused else {
+                let left = slot.lock().take();
+                if let Some(left) = left {
+                    let last_word = scope.last_word.lock().take();
+                    let guard = left.into_guard();
+                    if last_word.is_some() || !guard.content_is_done() {
+                        let _ = timeout(LINGER, guard.linger(last_word)).await;
+                    }
+                }
+                return;
+            };
+            if !next.content_is_done() || *shutdown.borrow() {
+                return;
+            }
+            guard = next;
+        }
+    }
+
+    /// Answers and records a header that pingora never gets to see, and closes the connection.
+    async fn refuse(&self, guard: Guard, denial: &Denial, slot: &Slot) {
+        let started = clock::boot_time();
+        let request_id = ids::request_id(None);
+        let (method, path) = wire::for_record(guard.ahead());
+        let shared = &self.plane.shared;
+        shared.recorder.record(&Record {
+            at: clock::now(),
+            request_id: request_id.to_str().unwrap_or_default(),
+            peer: self.peer,
+            version: "HTTP/1.1",
+            method,
+            path,
+            route: None,
+            practice: None,
+            client: None,
+            outcome: denial.label(),
+            status: denial.status(),
+            latency: clock::boot_time().since(started),
+            request_bytes: 0,
+            response_bytes: 0,
+        });
+        let head_only = method == "HEAD";
+        if let Ok(reply) = Reply::new(denial, &request_id, None) {
+            let _ = timeout(LINGER, guard.refuse(reply.into_last_message(head_only))).await;
+        }
+        drop(slot.lock().take());
+    }
+
+    /// Hands the connection to pingora, and watches over it.
+    async fn http2(self, guard: Guard, shutdown: watch::Receiver<bool>) {
+        let connection = Arc::new(self);
+        let served = ServerApp::process_new(&connection, Box::new(guard), &shutdown);
+        tokio::select! {
+            _ = served => {}
+            () = connection.watch() => {}
+        }
+    }
+
+    /// Returns when nothing has been asked for too long.
+    async fn watch(&self) {
+        let settings = &self.plane.shared.settings;
+        loop {
+            let deadline = if self.active.load(Ordering::Acquire) > 0 {
+                Instant::now() + settings.idle_timeout
+            } else if self.begun.load(Ordering::Acquire) == 0 {
+                self.opened + settings.header_timeout
+            } else {
+                self.opened + Duration::from_millis(self.ended_ms.load(Ordering::Acquire)) + settings.idle_timeout
+            };
+            if deadline <= Instant::now() {
+                return;
+            }
+            sleep_until(deadline).await;
+        }
+    }
+
+    fn scope(&self) -> Arc<Scope> {
+        Arc::new(Scope {
+            cancel: CancellationToken::new(),
+            peer: self.peer,
+            secure: self.secure,
+            cut: Mutex::new(None),
+            last_word: Mutex::new(None),
+        })
+    }
+
+    /// Runs one request inside its deadline; what panics in it ends here.
+    async fn request(&self, session: ServerSession, scope: &Arc<Scope>, shutdown: &watch::Receiver<bool>) -> End {
+        let _counted = self.plane.shared.active.request();
+        // All of these are dropped on return, before the caller looks at what they left behind.
+        let mut deadline = pin!(sleep(self.plane.shared.settings.request_timeout));
+        let mut cancelled = pin!(scope.cancel.cancelled());
+        let mut request = pin!(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));
+        std::future::poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(cx)));
+            match polled {
+                Ok(Poll::Ready(reused)) => return Poll::Ready(End::Done(reused)),
+                Ok(Poll::Pending) => {}
+                Err(_) => {
+                    tracing::error!(peer = %scope.peer, "a request panicked");
+                    return Poll::Ready(End::Broken);
+                }
+            }
+            let cut = if deadline.as_mut().poll(cx).is_ready() {
+                Cut::Deadline
+            } else if cancelled.as_mut().poll(cx).is_ready() {
+                Cut::Cancelled
+            } else {
+                return Poll::Pending;
+            };
+            *scope.cut.lock() = Some(cut);
+            Poll::Ready(End::Broken)
+        })
+        .await
+    }
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // A sender that is gone will never say stop; the process is ending anyway.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+#[async_trait]
+impl HttpServerApp for Connection {
+    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &watch::Receiver<bool>) -> Option<ReusedHttpStream> {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        self.begun.fetch_add(1, Ordering::AcqRel);
+        let _active = Leave(self);
+        if session.req_header().method == Method::CONNECT {
+            // pingora would answer this one by itself, without an id and without a record.
+            let started = clock::boot_time();
+            let denial = Denial::MethodNotAllowed(crate::route::MethodSet::ALL.to_string().into());
+            let request_id: HeaderValue = ids::request_id(Some(&session.req_header().headers));
+            if let Ok(reply) = Reply::new(&denial, &request_id, None) {
+                let _ = reply.send(&mut session, false).await;
+                let _ = session.finish().await;
+            }
+            self.plane.shared.recorder.record(&Record {
+                at: clock::now(),
+                request_id: request_id.to_str().unwrap_or_default(),
+                peer: self.peer,
+                version: "HTTP/2",
+                method: "CONNECT",
+                path: "",
+                route: None,
+                practice: None,
+                client: None,
+                outcome: denial.label(),
+                status: denial.status(),
+                latency: clock::boot_time().since(started),
+                request_bytes: 0,
+                response_bytes: 0,
+            });
+            return None;
+        }
+        let scope = self.scope();
+        self.request(session, &scope, shutdown).await;
+        None
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = default_h2_options();
+        options.max_concurrent_streams(STREAMS);
+        options.max_header_list_size(u32::try_from(self.plane.shared.settings.header_bytes).unwrap_or(u32::MAX));
+        Some(options)
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.plane.options)
+    }
+}
+
+/// Takes note of the end of a request, also of one that is dropped.
+struct Leave<'a>(&'a Connection);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let ms = u64::try_from(self.0.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.ended_ms.store(ms, Ordering::Release);
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
+    }
+}

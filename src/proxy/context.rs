@@ -1,0 +1,155 @@
+//! One request as the filters see it, and the record that is made of it, however it ends.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Uri, Version};
+
+use super::Shared;
+use super::live::{Cut, SCOPE, Scope};
+use super::respond::Reply;
+use crate::access::Denial;
+use crate::cache::ClientRecord;
+use crate::clock::{self, BootTime, Timestamp};
+use crate::gate::Permit;
+use crate::limit::Quota;
+use crate::record::Record;
+use crate::route::Route;
+
+/// One request.
+pub struct Context {
+    shared: Arc<Shared>,
+    /// `None` only in tests that call filters without the wrapper.
+    pub(super) scope: Option<Arc<Scope>>,
+    at: Timestamp,
+    started: BootTime,
+    pub(super) request_id: HeaderValue,
+    pub(super) client_address: IpAddr,
+    pub(super) trusted: bool,
+    version: Version,
+    pub(super) method: Method,
+    uri: Uri,
+    /// What is forwarded, where it is not byte for byte what pingora read.
+    pub(super) target: Option<Box<str>>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) client: Option<Arc<ClientRecord>>,
+    pub(super) quota: Option<Quota>,
+    pub(super) permit: Option<Permit>,
+    pub(super) denial: Option<Denial>,
+    pub(super) status: u16,
+    pub(super) content_done: bool,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) tries: usize,
+}
+
+impl Context {
+    /// The context of a request whose header has just been read.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let scope = SCOPE.try_with(Arc::clone).ok();
+        let client_address = scope.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |scope| scope.peer);
+        Self {
+            shared,
+            scope,
+            at: clock::now(),
+            started: clock::boot_time(),
+            request_id: HeaderValue::from_static(""),
+            client_address,
+            trusted: false,
+            version: Version::HTTP_11,
+            method: Method::GET,
+            uri: Uri::default(),
+            target: None,
+            route: None,
+            client: None,
+            quota: None,
+            permit: None,
+            denial: None,
+            status: 0,
+            content_done: false,
+            request_bytes: 0,
+            response_bytes: 0,
+            tries: 0,
+        }
+    }
+
+    /// Takes note of what a request asks for; both are shared with the header, not copied.
+    pub(super) fn note(&mut self, method: &Method, uri: &Uri, version: Version) {
+        self.method = method.clone();
+        self.uri = uri.clone();
+        self.version = version;
+    }
+
+    pub(super) fn head_only(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    pub(super) fn peer(&self) -> IpAddr {
+        self.scope.as_ref().map_or(self.client_address, |scope| scope.peer)
+    }
+
+    pub(super) fn secure(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.secure)
+    }
+
+    fn path(&self) -> &str {
+        let target = self.target.as_deref().unwrap_or_else(|| self.uri.path());
+        target.split('?').next().unwrap_or_default()
+    }
+
+    fn record(&self) {
+        self.shared.recorder.record(&Record {
+            at: self.at,
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            peer: self.client_address,
+            version: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            method: self.method.as_str(),
+            path: self.path(),
+            route: self.route.as_ref().map(|route| route.prefix.as_str()),
+            practice: self.client.as_ref().map(|client| client.practice_id().as_str()),
+            client: self.client.as_ref().map(|client| client.id()),
+            outcome: self.denial.as_ref().map_or("permit", Denial::label),
+            status: self.status,
+            latency: self.latency(),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+        });
+    }
+
+    fn latency(&self) -> Duration {
+        clock::boot_time().since(self.started)
+    }
+}
+
+// pingora calls `logging` neither for a cancelled request nor after a panic; a drop cannot be missed.
+impl Drop for Context {
+    fn drop(&mut self) {
+        if self.status == 0 {
+            let cut = self.scope.as_ref().and_then(|scope| *scope.cut.lock());
+            let fault = if std::thread::panicking() {
+                Some(Denial::Internal)
+            } else {
+                match cut {
+                    Some(Cut::Deadline) if !self.content_done => Some(Denial::RequestTimeout),
+                    Some(Cut::Deadline) => Some(Denial::UpstreamTimeout),
+                    // The gate said yes and the answer has not begun: it can still be no.
+                    Some(Cut::Cancelled) => Some(Denial::CredentialInvalid(crate::access::CredentialFault::Revoked)),
+                    None => None,
+                }
+            };
+            if let Some(denial) = fault {
+                // An answer in time could not be given; HTTP/1.1 can still be told why, HTTP/2 resets the stream.
+                if self.version == Version::HTTP_11
+                    && let Some(scope) = &self.scope
+                    && let Ok(reply) = Reply::new(&denial, &self.request_id, None)
+                {
+                    *scope.last_word.lock() = Some(reply.into_last_message(self.head_only()));
+                    self.status = denial.status();
+                }
+                self.denial = Some(denial);
+            }
+        }
+        self.record();
+    }
+}

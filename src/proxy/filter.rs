@@ -1,0 +1,264 @@
+//! The filters that pingora calls, in the order of a request.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::ALPN;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use super::context::Context;
+use super::headers::{self, Added};
+use super::respond::{self, Reply};
+use super::wire::Limits;
+use super::{REQUEST_ID, Shared, ids, request};
+use crate::access::{Denial, MalformedRequest};
+use crate::gate;
+use crate::upstream::{Server, Upstream};
+
+/// The gateway as pingora sees it.
+pub struct Filter {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// An error that stands for `Context::denial`.
+fn refused() -> Box<Error> {
+    Error::explain(ErrorType::Custom("refused"), "the gateway refused the request")
+}
+
+impl Filter {
+    /// Decides; the permit, or the refusal, is then in `context`.
+    fn decide(&self, header: &RequestHeader, context: &mut Context) {
+        let settings = &self.shared.settings;
+        context.note(&header.method, &header.uri, header.version);
+        context.request_id = ids::request_id(Some(&header.headers));
+        (context.client_address, context.trusted) = request::client(header, context.peer(), settings);
+        let facts = match request::read(header, &Limits::from(settings)) {
+            Ok(facts) => facts,
+            Err(denial) => {
+                context.denial = Some(denial);
+                return;
+            }
+        };
+        let decision = self.shared.gate.decide(&gate::Request {
+            method: header.method.as_str().as_bytes(),
+            target: facts.target,
+            authorization: facts.authorization,
+            peer: context.client_address,
+        });
+        context.route = decision.route;
+        context.client = decision.client;
+        context.quota = decision.quota;
+        if let Some(target) = decision.target.filter(|target| facts.rewritten || target.rewritten()) {
+            context.target = Some(target.as_str().into());
+        }
+        match decision.outcome {
+            Ok(permit) if facts.content_length.is_some_and(|length| length > permit.route().body_limit_bytes) => {
+                context.denial = Some(Denial::BodyTooLarge);
+            }
+            Ok(permit) => context.permit = Some(permit),
+            Err(denial) => context.denial = Some(denial),
+        }
+    }
+
+    async fn refuse(session: &mut Session, context: &mut Context) -> Result<()> {
+        let denial = context.denial.get_or_insert(Denial::Internal);
+        let reply = Reply::new(denial, &context.request_id, context.quota.as_ref())?;
+        context.status = denial.status();
+        let head_only = context.head_only();
+        if !head_only {
+            context.response_bytes = reply.body.len() as u64;
+        }
+        reply.send(&mut session.downstream_session, head_only).await
+    }
+}
+
+/// Which refusal an error of pingora's stands for; `None`: the client has left, there is nobody to tell.
+fn denial_of(error: &Error) -> Option<Denial> {
+    let malformed = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    if let Some(wrong) = malformed.and_then(|cause| cause.downcast_ref::<super::chunks::MalformedChunk>()) {
+        return Some(Denial::Malformed(MalformedRequest::Message(wrong.0)));
+    }
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Denial::UpstreamTimeout),
+        (ErrorSource::Upstream, _) => Some(Denial::UpstreamUnreachable),
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(Denial::RequestTimeout),
+        (
+            ErrorSource::Downstream,
+            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error,
+        ) => None,
+        (ErrorSource::Downstream, _) => Some(Denial::Malformed(MalformedRequest::Message("the request cannot be read"))),
+        _ => Some(Denial::Internal),
+    }
+}
+
+/// The server as pingora connects to it.
+fn peer(upstream: &Upstream, server: &Server, idle: std::time::Duration) -> HttpPeer {
+    let name = server.tls_name.as_deref().unwrap_or_default();
+    let mut peer = HttpPeer::new(server.address, server.tls_name.is_some(), name.to_owned());
+    let options = &mut peer.options;
+    options.connection_timeout = Some(upstream.connect_timeout);
+    options.total_connection_timeout = Some(upstream.connect_timeout);
+    options.read_timeout = Some(upstream.response_timeout);
+    options.write_timeout = Some(upstream.response_timeout);
+    options.idle_timeout = Some(idle);
+    options.alpn = ALPN::H1;
+    options.verify_cert = true;
+    options.verify_hostname = true;
+    // `headers::rewrite` does this and more; pingora's own policy would answer 400 to what we can simply leave out.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    // pingora's pool tells connections apart by address and name, not by what they were verified against.
+    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+    upstream.name.hash(&mut hasher);
+    server.tls_name.hash(&mut hasher);
+    peer.group_key = hasher.finish();
+    peer
+}
+
+#[async_trait]
+impl ProxyHttp for Filter {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(Arc::clone(&self.shared))
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // None: compressing what a caller half controls beside what it may not see is an oracle.
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let settings = &self.shared.settings;
+        let downstream = &mut session.downstream_session;
+        downstream.set_read_timeout(Some(settings.body_timeout));
+        downstream.set_write_timeout(Some(settings.write_timeout));
+        // A client that has said everything may close its side and still wait for the answer.
+        downstream.set_abort_on_close(false);
+        self.decide(downstream.req_header(), context);
+        if context.permit.is_none() {
+            Self::refuse(session, context).await?;
+            return Ok(true);
+        }
+        let header = session.downstream_session.req_header_mut();
+        if header.headers.contains_key(http::header::UPGRADE) {
+            // Before anything asks whether this is an upgrade: then it is not one, in either direction.
+            header.remove_header(&http::header::UPGRADE);
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        // Without a permit there is no route to take the upstream from: nothing is forwarded.
+        let permit = context.permit.as_ref().ok_or_else(refused)?;
+        let upstream = &permit.route().upstream;
+        Ok(Box::new(peer(upstream, upstream.next(), self.shared.settings.upstream_idle_timeout)))
+    }
+
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        context.tries += 1;
+        let retries = context.permit.as_ref().map_or(0, |permit| permit.route().upstream.retries);
+        // Nothing was sent yet, so any method may be tried again.
+        error.set_retry(context.tries <= retries);
+        error
+    }
+
+    async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, context: &mut Context) -> Result<()> {
+        let permit = context.permit.as_ref().ok_or_else(refused)?;
+        if let Err(denial) = self.shared.gate.recheck(permit) {
+            context.denial = Some(denial);
+            return Err(refused());
+        }
+        let added = Added {
+            identity: permit.client().map(|client| client.identity()),
+            request_id: &context.request_id,
+            authorization: permit.route().forward_authorization,
+            peer: context.peer(),
+            trusted: context.trusted,
+            secure: context.secure(),
+        };
+        headers::rewrite(request, &added)?;
+        if let Some(target) = &context.target {
+            request.set_raw_path(target.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, context: &mut Context) -> Result<()> {
+        context.content_done |= end;
+        let Some(body) = body else { return Ok(()) };
+        context.request_bytes += body.len() as u64;
+        if context.permit.as_ref().is_none_or(|permit| context.request_bytes > permit.route().body_limit_bytes) {
+            context.denial = Some(Denial::BodyTooLarge);
+            return Err(refused());
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, _context: &mut Context) -> Result<()> {
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it: what follows would be bytes that no check has seen.
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "101 without an upgrade").into_up());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        response.insert_header(REQUEST_ID, context.request_id.clone())?;
+        if let Some(quota) = &context.quota {
+            respond::insert_quota(response, quota)?;
+        }
+        if self.shared.stopping() {
+            session.downstream_session.set_keepalive(None);
+        }
+        context.status = response.status.as_u16();
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        context: &mut Context,
+    ) -> Result<Option<std::time::Duration>> {
+        context.response_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let answered = session.downstream_session.response_written().is_some_and(|header| !header.status.is_informational());
+        if context.denial.is_none() {
+            context.denial = denial_of(error);
+        }
+        if error.esource() == &ErrorSource::Upstream {
+            tracing::warn!(request_id = context.request_id.to_str().unwrap_or_default(), error = %error, "the upstream failed");
+        }
+        if !answered {
+            context.status = 0;
+            if context.denial.is_some() {
+                session.downstream_session.set_keepalive(None);
+                if Self::refuse(session, context).await.is_err() {
+                    context.status = 0;
+                }
+            }
+        }
+        FailToProxy { error_code: context.status, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _context: &Context, _error: &Error) -> bool {
+        // Every request has its record; a line more for each that a client breaks off would be a lever for it.
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _session: &Session, _context: &Context, _error: &Error, _why: ProxyWarnLogContext) -> bool {
+        true
+    }
+}

@@ -1,0 +1,289 @@
+//! Listeners: accepting connections, TLS, and the bound on both.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pingora::apps::HttpServerOptions;
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::Shared;
+use super::connection::{Connection, Plane};
+use super::filter::Filter;
+
+/// Why a listener cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The certificate file cannot be read, or holds no certificate.
+    #[error("`{}` holds no certificate in PEM that can be read", .0.display())]
+    Certificate(PathBuf, #[source] Option<rustls_pki_types::pem::Error>),
+    /// The key file cannot be read, or holds no private key.
+    #[error("`{}` holds no private key in PEM that can be read", .0.display())]
+    Key(PathBuf, #[source] rustls_pki_types::pem::Error),
+    /// The key is of a kind that TLS does not use, or belongs to another certificate.
+    #[error("the key `{}` does not fit the certificate `{}`", .key.display(), .certificate.display())]
+    Mismatch {
+        /// The certificate file.
+        certificate: PathBuf,
+        /// The key file.
+        key: PathBuf,
+        /// What rustls says.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The provider lacks a protocol version.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The socket cannot be used.
+    #[error("the listener at {0} cannot be used")]
+    Socket(SocketAddr, #[source] std::io::Error),
+}
+
+/// A certificate with its key, which can be replaced while connections are made.
+pub struct Certificate {
+    now: ArcSwap<CertifiedKey>,
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate(..)")
+    }
+}
+
+impl Certificate {
+    /// Reads a certificate chain and its key from PEM files.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds something else; the key is not that of the certificate.
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, Error> {
+        Ok(Self { now: ArcSwap::from_pointee(read(certificate, key)?) })
+    }
+
+    /// Reads the files again; handshakes from now on use what they hold. On an error the old one stays.
+    ///
+    /// # Errors
+    /// As of [`Certificate::load`].
+    pub fn reload(&self, certificate: &Path, key: &Path) -> Result<(), Error> {
+        self.now.store(Arc::new(read(certificate, key)?));
+        Ok(())
+    }
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    let chain = CertificateDer::pem_file_iter(certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| Error::Certificate(certificate.to_owned(), Some(e)))?;
+    if chain.is_empty() {
+        return Err(Error::Certificate(certificate.to_owned(), None));
+    }
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| Error::Key(key.to_owned(), e))?;
+    CertifiedKey::from_der(chain, private, &rustls::crypto::aws_lc_rs::default_provider()).map_err(|source| Error::Mismatch {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    })
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.now.load_full())
+    }
+}
+
+/// TLS 1.2 and 1.3 with what the provider offers, which is AEAD and forward secrecy only; no early data.
+fn tls(certificate: Arc<Certificate>) -> Result<Acceptor, Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(Error::Tls)?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Acceptor::from_server_config(Arc::new(config)))
+}
+
+/// A bound socket, plain (HTTP/1.1 and h2c by prior knowledge) or with TLS (by ALPN).
+#[derive(Debug)]
+pub struct Bound {
+    listener: StdListener,
+    address: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+}
+
+impl Bound {
+    /// A listener for plain connections; with a certificate, for TLS.
+    ///
+    /// # Errors
+    /// The socket is not bound, or cannot be made non-blocking.
+    pub fn new(listener: StdListener, certificate: Option<Arc<Certificate>>) -> Result<Self, Error> {
+        let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = listener.local_addr().map_err(|e| Error::Socket(unbound, e))?;
+        listener.set_nonblocking(true).map_err(|e| Error::Socket(address, e))?;
+        Ok(Self { listener, address, certificate })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// The listeners at work.
+#[derive(Debug)]
+pub struct Running {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Waits until every listener is closed, which they are soon after the stop. Connections may go on: see
+    /// [`super::Active::idle`].
+    pub async fn closed(self) {
+        for task in self.tasks {
+            // A task that panicked is closed too.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Serves `listeners` on the current runtime until `shutdown` turns true.
+///
+/// # Errors
+/// TLS or a socket cannot be set up; nothing is served then.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn start(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receiver<bool>) -> Result<Running, Error> {
+    start_on(listeners, shared, shutdown, &[Handle::current()])
+}
+
+/// As [`start`]; connections are dealt out in turn to `runtimes`, which may be one thread each.
+///
+/// # Errors
+/// As of [`start`].
+///
+/// # Panics
+/// `runtimes` is empty.
+pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receiver<bool>, runtimes: &[Handle]) -> Result<Running, Error> {
+    assert!(!runtimes.is_empty(), "connections need a runtime to be served on");
+    let shared = Arc::new(shared);
+    let conf = ServerConf {
+        threads: runtimes.len(),
+        upstream_keepalive_pool_size: shared.settings.upstream_pool,
+        max_retries: 32,
+        ..ServerConf::default()
+    };
+    let proxy = Arc::new(http_proxy(&Arc::new(conf), Filter { shared: Arc::clone(&shared) }));
+    let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, options: HttpServerOptions::default() });
+    let room = Arc::new(Semaphore::new(shared.settings.max_connections));
+
+    let mut ready = Vec::new();
+    for bound in listeners {
+        let acceptor = bound.certificate.map(tls).transpose()?.map(Arc::new);
+        let listener = {
+            // Registers with the reactor of this runtime.
+            let _inside = runtimes[0].enter();
+            TcpListener::from_std(bound.listener).map_err(|e| Error::Socket(bound.address, e))?
+        };
+        ready.push(Endpoint { listener, acceptor, plane: Arc::clone(&plane), room: Arc::clone(&room), runtimes: runtimes.to_vec() });
+    }
+    let mut tasks: Vec<_> = ready.into_iter().map(|endpoint| runtimes[0].spawn(endpoint.run(shutdown.clone()))).collect();
+    let mut stop = shutdown.clone();
+    tasks.push(runtimes[0].spawn(async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+        shared.stopping.store(true, Ordering::Release);
+    }));
+    Ok(Running { tasks })
+}
+
+struct Endpoint {
+    listener: TcpListener,
+    acceptor: Option<Arc<Acceptor>>,
+    plane: Arc<Plane>,
+    room: Arc<Semaphore>,
+    runtimes: Vec<Handle>,
+}
+
+impl Endpoint {
+    async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut turn = 0_usize;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = shutdown.wait_for(|stop| *stop) => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Out of files, most likely: trying again at once would only burn the time that others need to finish.
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            // Over the cap: closed before anything is spent on it.
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { continue };
+            let (plane, acceptor, shutdown) = (Arc::clone(&self.plane), self.acceptor.clone(), shutdown.clone());
+            turn = turn.wrapping_add(1);
+            let runtime = &self.runtimes[turn % self.runtimes.len()];
+            if self.runtimes.len() == 1 {
+                runtime.spawn(serve(plane, stream, peer, acceptor, permit, shutdown));
+            } else if let Ok(stream) = stream.into_std() {
+                runtime.spawn(async move {
+                    // Registered anew, with the reactor of the thread that serves it.
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        serve(plane, stream, peer, acceptor, permit, shutdown).await;
+                    }
+                });
+            }
+        }
+    }
+}
+
+async fn serve(
+    plane: Arc<Plane>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: Option<Arc<Acceptor>>,
+    permit: OwnedSemaphorePermit,
+    shutdown: watch::Receiver<bool>,
+) {
+    let _permit = permit;
+    let _counted = plane.shared.active.connection();
+    // Without it answers wait for acknowledgements; a socket that refuses is broken and will show it.
+    let _ = stream.set_nodelay(true);
+    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
+    let _ = digest.peer_addr.set(Some(peer.into()));
+    let mut stream = L4Stream::from(stream);
+    stream.set_socket_digest(digest);
+    let secure = acceptor.is_some();
+    let stream: Stream = match acceptor {
+        None => Box::new(stream),
+        Some(acceptor) => match timeout(plane.shared.settings.handshake_timeout, acceptor.tls_handshake(stream)).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "a TLS handshake failed");
+                return;
+            }
+            Err(_) => return,
+        },
+    };
+    Connection::new(plane, peer.ip().to_canonical(), secure).serve(stream, shutdown).await;
+}

@@ -1,0 +1,291 @@
+//! A data plane on loopback, its upstream, and a client that speaks in bytes.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::timeout;
+
+use crate::cache::{ClientRecord, Identity};
+use crate::gate::Gate;
+use crate::id::{ClientId, RouteId};
+use crate::limit::Quota;
+use crate::proxy::{Active, Bound, Certificate, Settings, Shared, start};
+use crate::record::{Record, Recorder};
+use crate::route::{MethodSet, Requirement, Route, RouteTable};
+use crate::scope::ScopeSet;
+use crate::upstream::{Server, Upstream};
+
+/// Long enough for anything that happens at all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct World {
+    pub address: SocketAddr,
+    pub gate: Arc<Gate>,
+    pub active: Arc<Active>,
+    requests: Arc<AtomicUsize>,
+    seen: Mutex<mpsc::UnboundedReceiver<String>>,
+    records: Mutex<mpsc::UnboundedReceiver<String>>,
+    stop: watch::Sender<bool>,
+}
+
+struct Notes(mpsc::UnboundedSender<String>);
+
+impl Recorder for Notes {
+    fn record(&self, r: &Record<'_>) {
+        assert!(!r.request_id.is_empty());
+        let _ = self.0.send(format!("{} {} {} {} {:?} {:?}", r.outcome, r.status, r.method, r.path, r.route, r.practice));
+    }
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        Self::build(settings, None).await
+    }
+
+    pub async fn start_tls() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (folder.path().join("c"), folder.path().join("k"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        Self::build(Settings::default(), Some((&cert, &key))).await
+    }
+
+    async fn build(settings: Settings, tls: Option<(&Path, &Path)>) -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (to_seen, seen) = mpsc::unbounded_channel();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let up = upstream(to_seen, Arc::clone(&requests)).await;
+        let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let route = |n: u16, prefix: &str, servers: &[SocketAddr], requirement: Requirement, methods: MethodSet| Route {
+            id: route_id(n),
+            prefix: prefix.parse().unwrap(),
+            methods,
+            requirement,
+            scopes: "billing".into(),
+            upstream: Arc::new(Upstream {
+                name: prefix.into(),
+                servers: servers.iter().map(|a| Server { address: *a, tls_name: None, origin: "x".into() }).collect(),
+                connect_timeout: Duration::from_secs(1),
+                response_timeout: Duration::from_millis(1500),
+                retries: 1,
+                turn: AtomicUsize::new(0),
+            }),
+            allow_path_parameters: false,
+            forward_authorization: false,
+            body_limit_bytes: 1000,
+        };
+        let routes = vec![
+            route(0, "/billing", &[up], Requirement::AnyOf(ScopeSet::ALL), MethodSet::ALL),
+            route(1, "/open", &[up], Requirement::Public, MethodSet::ALL),
+            route(2, "/down", &[down], Requirement::Public, MethodSet::ALL),
+            route(3, "/half", &[down, up], Requirement::Public, MethodSet::ALL),
+        ];
+        let id = ClientId::from_random([0; 20]);
+        let client = ClientRecord {
+            id,
+            practice: "p1".parse().unwrap(),
+            owner: None,
+            scopes: "billing".to_owned(),
+            identity: Identity {
+                client_id: HeaderValue::from_str(&id.to_text()).unwrap(),
+                practice_id: HeaderValue::from_static("p1"),
+                user_id: None,
+                scopes: HeaderValue::from_static("billing"),
+            },
+        };
+        let gate = Arc::new(Gate {
+            routes: RouteTable::new(routes, false).unwrap(),
+            client: Arc::new(client),
+            quota: Some(Quota { policy: "standard".into(), burst: 100, window_secs: 2, remaining: 99, reset_secs: 1 }),
+            revoked: AtomicBool::new(false),
+        });
+        let (to_records, records) = mpsc::unbounded_channel();
+        let shared = Shared::new(Arc::clone(&gate), Arc::new(Notes(to_records)), settings);
+        let active = shared.active();
+        let certificate = tls.map(|(cert, key)| Arc::new(Certificate::load(cert, key).unwrap()));
+        let bound = Bound::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), certificate).unwrap();
+        let address = bound.address();
+        let (stop, stopped) = watch::channel(false);
+        start(vec![bound], shared, &stopped).unwrap();
+        Self { address, gate, active, requests, seen: Mutex::new(seen), records: Mutex::new(records), stop }
+    }
+
+    pub async fn connect(&self) -> Client {
+        Client { stream: TcpStream::connect(self.address).await.unwrap(), ahead: Vec::new() }
+    }
+
+    /// One request on a connection of its own; the answer.
+    pub async fn send(&self, request: &[u8]) -> String {
+        let mut client = self.connect().await;
+        client.write(request).await;
+        client.answer().await
+    }
+
+    /// The next request that the upstream saw.
+    pub async fn seen(&self) -> String {
+        timeout(PATIENCE, self.seen.lock().await.recv()).await.expect("the upstream sees something").unwrap()
+    }
+
+    pub async fn record(&self) -> String {
+        timeout(PATIENCE, self.records.lock().await.recv()).await.expect("a record is made").unwrap()
+    }
+
+    pub fn upstream_requests(&self) -> usize {
+        self.requests.load(Ordering::Acquire)
+    }
+
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+fn route_id(n: u16) -> RouteId {
+    RouteId(n.into())
+}
+
+pub struct Client {
+    stream: TcpStream,
+    ahead: Vec<u8>,
+}
+
+impl Client {
+    pub async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        // A close shows itself to a reader first.
+        let mut byte = [0];
+        if matches!(self.stream.try_read(&mut byte), Ok(_)) {
+            return false;
+        }
+        self.stream.write_all(bytes).await.is_ok()
+    }
+
+    pub async fn close_write(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
+    pub async fn head(&mut self) -> String {
+        let end = loop {
+            if let Some(end) = self.ahead.windows(4).position(|w| w == b"\r\n\r\n") {
+                break end + 4;
+            }
+            let n = timeout(PATIENCE, self.stream.read_buf(&mut self.ahead)).await.expect("an answer comes").unwrap_or(0);
+            if n == 0 {
+                return String::from_utf8_lossy(&std::mem::take(&mut self.ahead)).into_owned();
+            }
+        };
+        let rest = self.ahead.split_off(end);
+        String::from_utf8(std::mem::replace(&mut self.ahead, rest)).unwrap()
+    }
+
+    /// One answer, with a body of its `Content-Length`.
+    pub async fn answer(&mut self) -> String {
+        let mut answer = self.head().await;
+        let length: usize = header(&answer, "content-length").map_or(0, |v| v.parse().unwrap());
+        while self.ahead.len() < length {
+            let n = timeout(PATIENCE, self.stream.read_buf(&mut self.ahead)).await.expect("a body comes").unwrap();
+            assert!(n > 0, "{answer}");
+        }
+        let rest = self.ahead.split_off(length);
+        answer.push_str(&String::from_utf8(std::mem::replace(&mut self.ahead, rest)).unwrap());
+        answer
+    }
+
+    /// Everything until the connection is closed.
+    pub async fn rest(&mut self) -> String {
+        loop {
+            match timeout(PATIENCE, self.stream.read_buf(&mut self.ahead)).await.expect("the connection is closed") {
+                Ok(0) | Err(_) => return String::from_utf8_lossy(&std::mem::take(&mut self.ahead)).into_owned(),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+pub fn status(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0)
+}
+
+pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
+    let head = message.split("\r\n\r\n").next().unwrap_or_default();
+    let mut found = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':')).filter(|(n, _)| n.eq_ignore_ascii_case(name));
+    let value = found.next().map(|(_, value)| value.trim());
+    // The second `WWW-Authenticate` is meant.
+    assert!(found.next().is_none() || name == "www-authenticate", "{name} stands twice: {message}");
+    value
+}
+
+async fn upstream(seen: mpsc::UnboundedSender<String>, requests: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (seen, requests) = (seen.clone(), Arc::clone(&requests));
+            tokio::spawn(async move {
+                let mut client = Client { stream, ahead: Vec::new() };
+                loop {
+                    let mut request = String::new();
+                    let Ok(()) = read_request(&mut client, &mut request, &requests).await else { return };
+                    let (slow, hang) = (request.contains(" /open/slow "), request.contains(" /open/hang "));
+                    let _ = seen.send(request);
+                    if slow {
+                        std::future::pending::<()>().await;
+                    }
+                    let head: &[u8] = if hang { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: upstream\r\n\r\nok" };
+                    if client.stream.write_all(head).await.is_err() {
+                        return;
+                    }
+                    if hang {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn read_request(client: &mut Client, request: &mut String, requests: &AtomicUsize) -> Result<(), ()> {
+    let more = async |client: &mut Client| match client.stream.read_buf(&mut client.ahead).await {
+        Ok(0) | Err(_) => Err(()),
+        Ok(_) => Ok(()),
+    };
+    let end = loop {
+        if let Some(end) = client.ahead.windows(4).position(|w| w == b"\r\n\r\n") {
+            break end + 4;
+        }
+        more(client).await?;
+    };
+    requests.fetch_add(1, Ordering::AcqRel);
+    let head = String::from_utf8_lossy(&client.ahead[..end]).into_owned();
+    let length = if header(&head, "transfer-encoding").is_some() {
+        loop {
+            if let Some(last) = client.ahead[end..].windows(5).position(|w| w == b"0\r\n\r\n") {
+                break last + 5;
+            }
+            more(client).await?;
+        }
+    } else {
+        header(&head, "content-length").map_or(0, |v| v.parse().unwrap())
+    };
+    while client.ahead.len() < end + length {
+        more(client).await?;
+    }
+    let rest = client.ahead.split_off(end + length);
+    *request = String::from_utf8_lossy(&std::mem::replace(&mut client.ahead, rest)).into_owned();
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The header of an HTTP/1.1 request as bytes, read strictly (RFC 9112) before pingora sees it.
+//!
+//! pingora mends much of what it reads: bare line feeds, blanks in the target, `Content-Length` beside
+//! `Transfer-Encoding`. What was mended can no longer be told from what was sent, so it is looked at here.
+
+use crate::access::{Denial, MalformedRequest};
+use crate::route::MethodSet;
+
+/// How the content of a request is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; none without a `Content-Length`.
+    Length(u64),
+    /// The chunked coding.
+    Chunked,
+}
+
+/// The bounds of a header.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Of the number of fields.
+    pub fields: usize,
+    /// Of the bytes of all fields together.
+    pub bytes: usize,
+    /// Of the bytes of the request target.
+    pub target: usize,
+}
+
+const fn message(why: &'static str) -> Denial {
+    Denial::Malformed(MalformedRequest::Message(why))
+}
+
+/// Whether the byte may stand in a token (RFC 9110 §5.6.2).
+pub const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+}
+
+/// Whether the bytes are one token.
+pub fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
+}
+
+/// Looks for the end of a header that may be incomplete; the length of the header if it is there.
+///
+/// `seen` is how far earlier calls have looked, and is moved on.
+///
+/// # Errors
+/// As soon as what has arrived can no longer become a header within `limits`.
+pub fn find_end(bytes: &[u8], seen: &mut usize, limits: &Limits) -> Result<Option<usize>, Denial> {
+    if bytes.first().is_some_and(|byte| !is_token_byte(*byte)) {
+        return Err(message("the request does not begin with a method"));
+    }
+    while let Some(found) = bytes[*seen..].iter().position(|byte| *byte == b'\n') {
+        let feed = *seen + found;
+        if feed == 0 || bytes[feed - 1] != b'\r' {
+            return Err(message("a line ends in a bare line feed"));
+        }
+        *seen = feed + 1;
+        if feed >= 3 && bytes[feed - 2] == b'\n' {
+            return Ok(Some(feed + 1));
+        }
+    }
+    // What was looked at stays looked at, but for the last byte: the end of the line is not known yet.
+    *seen = bytes.len();
+    let line = bytes.iter().position(|byte| *byte == b'\n');
+    if line.is_none() && bytes.len() > limits.target + 64 {
+        return Err(Denial::UriTooLong);
+    }
+    if bytes.len() - line.unwrap_or(bytes.len()) > limits.bytes + 4 {
+        return Err(Denial::HeadersTooLarge);
+    }
+    Ok(None)
+}
+
+/// Checks a complete header; says how the content is framed.
+///
+/// # Errors
+/// Whatever two parsers could read in two ways, and whatever is over `limits`.
+pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
+    // Without the blank line, every line ends in CR LF; only these two are taken off, so a further CR is seen and refused.
+    let lines = header.strip_suffix(b"\r\n").unwrap_or(header).split_inclusive(|byte| *byte == b'\n');
+    let mut lines = lines.map(|line| line.strip_suffix(b"\r\n").unwrap_or(line));
+    let line = lines.next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        return Err(message("the request line is not method, target and version"));
+    };
+    if !is_token(method) {
+        return Err(message("the method is not a token"));
+    }
+    if version != b"HTTP/1.1" {
+        return Err(message("the version is not HTTP/1.1"));
+    }
+    if target.len() > limits.target {
+        return Err(Denial::UriTooLong);
+    }
+    if target.is_empty() || !target.iter().all(|byte| matches!(byte, 0x21..=0x7e)) {
+        return Err(Denial::Malformed(MalformedRequest::Target("the target has a control character or one that is not ASCII")));
+    }
+    if header.len() - line.len() - 4 > limits.bytes {
+        return Err(Denial::HeadersTooLarge);
+    }
+
+    let (mut fields, mut host, mut length, mut coding, mut credentials) = (0, None, None, false, 0);
+    for line in lines {
+        fields += 1;
+        if fields > limits.fields {
+            return Err(Denial::HeadersTooLarge);
+        }
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(message("a field has no colon"))?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if !is_token(name) {
+            return Err(message("the name of a field is not a token"));
+        }
+        if !is_field_value(value) {
+            return Err(message("the value of a field has a control character or one that is not ASCII"));
+        }
+        let value = value.trim_ascii();
+        // The length tells nearly every other field apart at the price of one comparison.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                if host.replace(value).is_some() {
+                    return Err(message("there is more than one Host"));
+                }
+            }
+            6 if name.eq_ignore_ascii_case(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") => {
+                return Err(Denial::ExpectationFailed);
+            }
+            13 if name.eq_ignore_ascii_case(b"authorization") => credentials += 1,
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if length.replace(content_length(value)?).is_some() {
+                    return Err(message("there is more than one Content-Length"));
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if coding || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(message("the transfer coding is not chunked, or not that alone"));
+                }
+                coding = true;
+            }
+            _ => {}
+        }
+    }
+    let host = host.ok_or(message("there is no Host"))?;
+    if !is_host(host) {
+        return Err(message("Host is not a host with or without a port"));
+    }
+    if coding && length.is_some() {
+        return Err(message("Content-Length stands beside Transfer-Encoding"));
+    }
+    if credentials > 1 {
+        return Err(Denial::Malformed(MalformedRequest::TwoCredentials));
+    }
+    // Its target is an authority, and bytes behind it would be a tunnel's: it must not get any further.
+    if method == b"CONNECT" {
+        return Err(Denial::MethodNotAllowed(MethodSet::ALL.to_string().into()));
+    }
+    origin_form(target, host)?;
+    Ok(if coding { Framing::Chunked } else { Framing::Length(length.unwrap_or(0)) })
+}
+
+/// Whether a field value has only visible ASCII characters, blanks and tabs.
+pub fn is_field_value(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e))
+}
+
+/// The value of a `Content-Length`: digits only, at most 2^63.
+///
+/// # Errors
+/// Anything else.
+pub fn content_length(value: &[u8]) -> Result<u64, Denial> {
+    const WRONG: Denial = message("Content-Length is not one number");
+    if value.is_empty() || value.len() > 19 {
+        return Err(WRONG);
+    }
+    let length = value.iter().try_fold(0_u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    });
+    length.filter(|length| *length <= 1 << 63).ok_or(WRONG)
+}
+
+/// Whether the bytes are a host with or without a port, in the spellings that every parser reads alike.
+pub fn is_host(host: &[u8]) -> bool {
+    let (name, port) = if let Some(rest) = host.strip_prefix(b"[") {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+        if !std::str::from_utf8(&rest[..end]).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok()) {
+            return false;
+        }
+        let port = &rest[end + 1..];
+        (None, if port.is_empty() { None } else { Some(port.strip_prefix(b":").unwrap_or(b"?")) })
+    } else {
+        match host.iter().position(|byte| *byte == b':') {
+            Some(colon) => (Some(&host[..colon]), Some(&host[colon + 1..])),
+            None => (Some(host), None),
+        }
+    };
+    name.is_none_or(|name| {
+        !name.is_empty() && name.len() <= 255 && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
+    }) && port.is_none_or(|port| {
+        port.len() <= 5
+            && !port.is_empty()
+            && port.iter().all(u8::is_ascii_digit)
+            && port.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0')) <= 65_535
+    })
+}
+
+/// The path and query of a target in origin-form or absolute-form (RFC 9112 §3.2); the latter must agree with `host`.
+///
+/// # Errors
+/// Every other form, and an authority that is not `host`.
+pub fn origin_form<'a>(target: &'a [u8], host: &[u8]) -> Result<&'a [u8], Denial> {
+    const FORM: Denial = Denial::Malformed(MalformedRequest::Target("the request target must begin with `/`"));
+    if target.first() == Some(&b'/') {
+        return Ok(target);
+    }
+    let after = |scheme: &str| {
+        let (head, rest) = target.split_at_checked(scheme.len())?;
+        head.eq_ignore_ascii_case(scheme.as_bytes()).then_some(rest)
+    };
+    let rest = after("http://").or_else(|| after("https://")).ok_or(FORM)?;
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).ok_or(FORM)?;
+    let (authority, path) = rest.split_at(end);
+    if !authority.eq_ignore_ascii_case(host) {
+        return Err(Denial::Malformed(MalformedRequest::Target("the target names another host than Host")));
+    }
+    if path.first() == Some(&b'/') { Ok(path) } else { Err(FORM) }
+}
+
+/// Method and path for the record of a header that was refused: as sent where that is harmless, else empty.
+pub fn for_record(header: &[u8]) -> (&str, &str) {
+    let line = header.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().filter(|word| word.len() <= 32 && is_token(word)).unwrap_or_default();
+    let path = words.next().and_then(|word| word.split(|byte| *byte == b'?').next()).unwrap_or_default();
+    let path = if path.iter().all(u8::is_ascii_graphic) { &path[..path.len().min(1024)] } else { b"" };
+    (std::str::from_utf8(method).unwrap_or_default(), std::str::from_utf8(path).unwrap_or_default())
+}
