@@ -168,7 +168,7 @@ impl Client {
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         // A close shows itself to a reader first.
         let mut byte = [0];
-        if matches!(self.stream.try_read(&mut byte), Ok(_)) {
+        if self.stream.try_read(&mut byte).is_ok() {
             return false;
         }
         self.stream.write_all(bytes).await.is_ok()
@@ -245,7 +245,11 @@ async fn upstream(seen: mpsc::UnboundedSender<String>, requests: Arc<AtomicUsize
                     if slow {
                         std::future::pending::<()>().await;
                     }
-                    let head: &[u8] = if hang { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: upstream\r\n\r\nok" };
+                    let head: &[u8] = if hang {
+                        b"HTTP/1.1 100 Continue\r\n\r\n"
+                    } else {
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: upstream\r\n\r\nok"
+                    };
                     if client.stream.write_all(head).await.is_err() {
                         return;
                     }
