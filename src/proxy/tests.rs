@@ -287,6 +287,25 @@ async fn a_stop_lets_requests_finish_and_closes_the_rest() {
 }
 
 #[tokio::test]
+async fn connections_are_served_by_every_runtime() {
+    let runtimes = [0; 2].map(|_| tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+    let world = World::on(&runtimes.each_ref().map(|runtime| runtime.handle().clone())).await;
+    let mut clients = Vec::new();
+    for _ in 0..6 {
+        let mut client = world.connect().await;
+        for _ in 0..3 {
+            client.write(b"GET /open HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!(status(&client.answer().await), 200);
+        }
+        clients.push(client);
+    }
+    assert_eq!(world.active.connections(), 6);
+    for runtime in runtimes {
+        runtime.shutdown_background();
+    }
+}
+
+#[tokio::test]
 async fn http2_without_tls_is_held_to_the_same_rules() {
     let world = World::start().await;
     let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
