@@ -73,11 +73,11 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(300),
+            request_timeout: Duration::from_mins(5),
             header_fields: 100,
             header_bytes: 64 * 1024,
             target_bytes: 8 * 1024,
-            upstream_idle_timeout: Duration::from_secs(60),
+            upstream_idle_timeout: Duration::from_mins(1),
             upstream_pool: 512,
             trusted_proxies: Vec::new(),
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use super::live::{Cut, SCOPE, Scope};
 use super::respond::Reply;
 use super::wire::{self, Limits};
 use super::{Shared, ids};
-use crate::access::Denial;
+use crate::access::{Denial, MalformedRequest};
 use crate::clock;
 use crate::record::Record;
 
@@ -110,6 +110,11 @@ impl Connection {
             session.set_pipelined_prefix(bytes);
             let scope = self.scope();
             let end = self.request(session, &scope, &shutdown).await;
+            if !scope.noted.load(Ordering::Relaxed) {
+                // pingora refused by itself what our own reading took; the client got its bare 400.
+                let denial = Denial::Malformed(MalformedRequest::Message("the request cannot be read"));
+                self.record("HTTP/1.1", "", "", &ids::request_id(None), &denial);
+            }
             let reused = match end {
                 End::Done(Some(reused)) => reused.consume().0.into_any().downcast::<Guard>().ok(),
                 End::Done(None) | End::Broken => None,
@@ -134,15 +139,23 @@ impl Connection {
 
     /// Answers and records a header that pingora never gets to see, and closes the connection.
     async fn refuse(&self, guard: Guard, denial: &Denial, slot: &Slot) {
-        let started = clock::boot_time();
         let request_id = ids::request_id(None);
         let (method, path) = wire::for_record(guard.ahead());
-        let shared = &self.plane.shared;
-        shared.recorder.record(&Record {
+        self.record("HTTP/1.1", method, path, &request_id, denial);
+        let head_only = method == "HEAD";
+        if let Ok(reply) = Reply::new(denial, &request_id, None) {
+            let _ = timeout(LINGER, guard.refuse(reply.into_last_message(head_only))).await;
+        }
+        drop(slot.lock().take());
+    }
+
+    /// Records a request that the filters did not meet.
+    fn record(&self, version: &'static str, method: &str, path: &str, request_id: &HeaderValue, denial: &Denial) {
+        self.plane.shared.recorder.record(&Record {
             at: clock::now(),
             request_id: request_id.to_str().unwrap_or_default(),
             peer: self.peer,
-            version: "HTTP/1.1",
+            version,
             method,
             path,
             route: None,
@@ -150,15 +163,10 @@ impl Connection {
             client: None,
             outcome: denial.label(),
             status: denial.status(),
-            latency: clock::boot_time().since(started),
+            latency: Duration::ZERO,
             request_bytes: 0,
             response_bytes: 0,
         });
-        let head_only = method == "HEAD";
-        if let Ok(reply) = Reply::new(denial, &request_id, None) {
-            let _ = timeout(LINGER, guard.refuse(reply.into_last_message(head_only))).await;
-        }
-        drop(slot.lock().take());
     }
 
     /// Hands the connection to pingora, and watches over it.
@@ -194,6 +202,9 @@ impl Connection {
             cancel: CancellationToken::new(),
             peer: self.peer,
             secure: self.secure,
+            noted: AtomicBool::new(false),
+            heard: AtomicUsize::new(0),
+            content_done: AtomicBool::new(false),
             cut: Mutex::new(None),
             last_word: Mutex::new(None),
         })
@@ -201,9 +212,12 @@ impl Connection {
 
     /// Runs one request inside its deadline; what panics in it ends here.
     async fn request(&self, session: ServerSession, scope: &Arc<Scope>, shutdown: &watch::Receiver<bool>) -> End {
+        let settings = &self.plane.shared.settings;
         let _counted = self.plane.shared.active.request();
+        // pingora times the reads of HTTP/1.1; of HTTP/2 it waits for content without end.
+        let mut stalled = pin!(session.is_http2().then(|| stalled(scope, settings.body_timeout)));
         // All of these are dropped on return, before the caller looks at what they left behind.
-        let mut deadline = pin!(sleep(self.plane.shared.settings.request_timeout));
+        let mut deadline = pin!(sleep(settings.request_timeout));
         let mut cancelled = pin!(scope.cancel.cancelled());
         let mut request = pin!(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));
         std::future::poll_fn(|cx| {
@@ -216,7 +230,9 @@ impl Connection {
                     return Poll::Ready(End::Broken);
                 }
             }
-            let cut = if deadline.as_mut().poll(cx).is_ready() {
+            let late =
+                deadline.as_mut().poll(cx).is_ready() || stalled.as_mut().as_pin_mut().is_some_and(|stalled| stalled.poll(cx).is_ready());
+            let cut = if late {
                 Cut::Deadline
             } else if cancelled.as_mut().poll(cx).is_ready() {
                 Cut::Cancelled
@@ -227,6 +243,20 @@ impl Connection {
             Poll::Ready(End::Broken)
         })
         .await
+    }
+}
+
+/// Returns when content that is still to come has paused for `pause`.
+async fn stalled(scope: &Scope, pause: Duration) {
+    loop {
+        let heard = scope.heard.load(Ordering::Relaxed);
+        sleep(pause).await;
+        if scope.content_done.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
+        if scope.heard.load(Ordering::Relaxed) == heard {
+            return;
+        }
     }
 }
 
@@ -243,29 +273,13 @@ impl HttpServerApp for Connection {
         let _active = Leave(self);
         if session.req_header().method == Method::CONNECT {
             // pingora would answer this one by itself, without an id and without a record.
-            let started = clock::boot_time();
             let denial = Denial::MethodNotAllowed(crate::route::MethodSet::ALL.to_string().into());
             let request_id: HeaderValue = ids::request_id(Some(&session.req_header().headers));
             if let Ok(reply) = Reply::new(&denial, &request_id, None) {
                 let _ = reply.send(&mut session, false).await;
                 let _ = session.finish().await;
             }
-            self.plane.shared.recorder.record(&Record {
-                at: clock::now(),
-                request_id: request_id.to_str().unwrap_or_default(),
-                peer: self.peer,
-                version: "HTTP/2",
-                method: "CONNECT",
-                path: "",
-                route: None,
-                practice: None,
-                client: None,
-                outcome: denial.label(),
-                status: denial.status(),
-                latency: clock::boot_time().since(started),
-                request_bytes: 0,
-                response_bytes: 0,
-            });
+            self.record("HTTP/2", "CONNECT", "", &request_id, &denial);
             return None;
         }
         let scope = self.scope();

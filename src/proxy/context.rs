@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Uri, Version};
@@ -48,6 +49,9 @@ impl Context {
     /// The context of a request whose header has just been read.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let scope = SCOPE.try_with(Arc::clone).ok();
+        if let Some(scope) = &scope {
+            scope.noted.store(true, Ordering::Relaxed);
+        }
         let client_address = scope.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |scope| scope.peer);
         Self {
             shared,

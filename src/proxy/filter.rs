@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub struct Filter {
     pub(super) shared: Arc<Shared>,
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed everywhere")]
 /// An error that stands for `Context::denial`.
 fn refused() -> Box<Error> {
     Error::explain(ErrorType::Custom("refused"), "the gateway refused the request")
@@ -139,6 +141,8 @@ impl ProxyHttp for Filter {
         downstream.set_write_timeout(Some(settings.write_timeout));
         // A client that has said everything may close its side and still wait for the answer.
         downstream.set_abort_on_close(false);
+        // Interim answers go to those who asked for one; others may not expect them.
+        downstream.set_ignore_info_resp(true);
         self.decide(downstream.req_header(), context);
         if context.permit.is_none() {
             Self::refuse(session, context).await?;
@@ -190,6 +194,10 @@ impl ProxyHttp for Filter {
 
     async fn request_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, context: &mut Context) -> Result<()> {
         context.content_done |= end;
+        if let Some(scope) = &context.scope {
+            scope.heard.fetch_add(1, Ordering::Relaxed);
+            scope.content_done.fetch_or(end, Ordering::Relaxed);
+        }
         let Some(body) = body else { return Ok(()) };
         context.request_bytes += body.len() as u64;
         if context.permit.as_ref().is_none_or(|permit| context.request_bytes > permit.route().body_limit_bytes) {

@@ -69,7 +69,6 @@ pub struct Guard {
     ahead: BytesMut,
     out: BytesMut,
     content: Content,
-    answered: bool,
     shut: bool,
     eof: bool,
     slot: Option<Slot>,
@@ -89,7 +88,6 @@ impl Guard {
             ahead: BytesMut::new(),
             out: BytesMut::new(),
             content: Content::Length(0),
-            answered: false,
             shut: false,
             eof: false,
             slot: Some(slot),
@@ -140,13 +138,13 @@ impl Guard {
     fn take_header(&mut self, end: usize, limits: &Limits) -> Arrival {
         match wire::check(&self.ahead[..end], limits) {
             Ok(framing) => {
-                self.answered = false;
                 self.content = match framing {
                     Framing::Length(length) => Content::Length(length),
                     Framing::Chunked => Content::Chunked(Decoder::default()),
                 };
                 // Mostly the header is all there is: then it is moved, without the shared storage of a split.
-                Arrival::Header(if end == self.ahead.len() { std::mem::take(&mut self.ahead) } else { self.ahead.split_to(end) })
+                let header = if end == self.ahead.len() { std::mem::take(&mut self.ahead) } else { self.ahead.split_to(end) };
+                Arrival::Header(wire::into_origin_form(header))
             }
             Err(denial) => Arrival::Refused(denial),
         }
@@ -179,8 +177,7 @@ impl Guard {
     }
 
     /// Answers a header that was refused, and ends the connection.
-    pub async fn refuse(mut self, answer: bytes::Bytes) {
-        self.answered = false;
+    pub async fn refuse(self, answer: bytes::Bytes) {
         self.linger(Some(answer)).await;
     }
 
@@ -189,7 +186,6 @@ impl Guard {
     pub async fn linger(mut self, last_word: Option<bytes::Bytes>) {
         const ENOUGH: usize = 16 * 1024 * 1024;
         if let Some(word) = last_word
-            && !self.answered
             && self.write_all(&word).await.is_err()
         {
             return;
@@ -312,7 +308,6 @@ impl AsyncRead for Guard {
 impl AsyncWrite for Guard {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.answered = true;
         if this.out.len() + data.len() > GATHER {
             ready!(this.poll_gathered(cx))?;
         }

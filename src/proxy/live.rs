@@ -1,7 +1,7 @@
 //! Requests on their way, and how one is ended from outside.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -26,6 +26,12 @@ pub struct Scope {
     pub peer: IpAddr,
     /// Whether the connection is TLS.
     pub secure: bool,
+    /// Whether the filters have met the request: then they record it.
+    pub noted: AtomicBool,
+    /// Moved on by every piece of content that arrives.
+    pub heard: AtomicUsize,
+    /// Whether the content is complete.
+    pub content_done: AtomicBool,
     /// Set before the request is dropped.
     pub cut: Mutex<Option<Cut>>,
     /// What to tell an HTTP/1.1 client whose request was dropped without an answer.

@@ -3,6 +3,8 @@
 //! pingora mends much of what it reads: bare line feeds, blanks in the target, `Content-Length` beside
 //! `Transfer-Encoding`. What was mended can no longer be told from what was sent, so it is looked at here.
 
+use bytes::BytesMut;
+
 use crate::access::{Denial, MalformedRequest};
 use crate::route::MethodSet;
 
@@ -119,19 +121,15 @@ pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
         let value = value.trim_ascii();
         // The length tells nearly every other field apart at the price of one comparison.
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                if host.replace(value).is_some() {
-                    return Err(message("there is more than one Host"));
-                }
+            4 if name.eq_ignore_ascii_case(b"host") && host.replace(value).is_some() => {
+                return Err(message("there is more than one Host"));
             }
             6 if name.eq_ignore_ascii_case(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") => {
                 return Err(Denial::ExpectationFailed);
             }
             13 if name.eq_ignore_ascii_case(b"authorization") => credentials += 1,
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if length.replace(content_length(value)?).is_some() {
-                    return Err(message("there is more than one Content-Length"));
-                }
+            14 if name.eq_ignore_ascii_case(b"content-length") && length.replace(content_length(value)?).is_some() => {
+                return Err(message("there is more than one Content-Length"));
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if coding || !value.eq_ignore_ascii_case(b"chunked") {
@@ -228,12 +226,29 @@ pub fn origin_form<'a>(target: &'a [u8], host: &[u8]) -> Result<&'a [u8], Denial
     if path.first() == Some(&b'/') { Ok(path) } else { Err(FORM) }
 }
 
+/// A checked header with its target in origin-form. pingora has a reading of absolute-form of its own, and refuses what
+/// [`origin_form`] takes; with this it never meets one.
+pub fn into_origin_form(header: BytesMut) -> BytesMut {
+    let mut words = header[..].split(|byte| *byte == b' ');
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return header };
+    if target.first() == Some(&b'/') {
+        return header;
+    }
+    // `check` has seen a scheme, an authority and a path.
+    let path = target.iter().enumerate().filter(|(_, byte)| **byte == b'/').nth(2).map_or(0, |(at, _)| at);
+    let mut rewritten = BytesMut::with_capacity(header.len());
+    rewritten.extend_from_slice(&header[..=method.len()]);
+    rewritten.extend_from_slice(&header[method.len() + 1 + path..]);
+    rewritten
+}
+
 /// Method and path for the record of a header that was refused: as sent where that is harmless, else empty.
 pub fn for_record(header: &[u8]) -> (&str, &str) {
     let line = header.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let method = words.next().filter(|word| word.len() <= 32 && is_token(word)).unwrap_or_default();
     let path = words.next().and_then(|word| word.split(|byte| *byte == b'?').next()).unwrap_or_default();
-    let path = if path.iter().all(u8::is_ascii_graphic) { &path[..path.len().min(1024)] } else { b"" };
+    // In absolute-form there could be a password in front of the host.
+    let path = if path.first() == Some(&b'/') && path.iter().all(u8::is_ascii_graphic) { &path[..path.len().min(1024)] } else { b"" };
     (std::str::from_utf8(method).unwrap_or_default(), std::str::from_utf8(path).unwrap_or_default())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
@@ -16,7 +17,7 @@ use crate::cache::{ClientRecord, Identity};
 use crate::gate::Gate;
 use crate::id::{ClientId, RouteId};
 use crate::limit::Quota;
-use crate::proxy::{Active, Bound, Certificate, Settings, Shared, start};
+use crate::proxy::{Active, Bound, Certificate, Settings, Shared, start_on};
 use crate::record::{Record, Recorder};
 use crate::route::{MethodSet, Requirement, Route, RouteTable};
 use crate::scope::ScopeSet;
@@ -50,7 +51,12 @@ impl World {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        Self::build(settings, None).await
+        Self::build(settings, None, &[Handle::current()]).await
+    }
+
+    /// Served by these runtimes in turn.
+    pub async fn on(runtimes: &[Handle]) -> Self {
+        Self::build(Settings::default(), None, runtimes).await
     }
 
     pub async fn start_tls() -> Self {
@@ -59,10 +65,10 @@ impl World {
         let (cert, key) = (folder.path().join("c"), folder.path().join("k"));
         std::fs::write(&cert, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        Self::build(Settings::default(), Some((&cert, &key))).await
+        Self::build(Settings::default(), Some((&cert, &key)), &[Handle::current()]).await
     }
 
-    async fn build(settings: Settings, tls: Option<(&Path, &Path)>) -> Self {
+    async fn build(settings: Settings, tls: Option<(&Path, &Path)>, runtimes: &[Handle]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (to_seen, seen) = mpsc::unbounded_channel();
         let requests = Arc::new(AtomicUsize::new(0));
@@ -118,7 +124,7 @@ impl World {
         let bound = Bound::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), certificate).unwrap();
         let address = bound.address();
         let (stop, stopped) = watch::channel(false);
-        start(vec![bound], shared, &stopped).unwrap();
+        start_on(vec![bound], shared, &stopped, runtimes).unwrap();
         Self { address, gate, active, requests, seen: Mutex::new(seen), records: Mutex::new(records), stop }
     }
 
@@ -168,7 +174,7 @@ impl Client {
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
         // A close shows itself to a reader first.
         let mut byte = [0];
-        if matches!(self.stream.try_read(&mut byte), Ok(_)) {
+        if self.stream.try_read(&mut byte).is_ok() {
             return false;
         }
         self.stream.write_all(bytes).await.is_ok()
@@ -245,7 +251,11 @@ async fn upstream(seen: mpsc::UnboundedSender<String>, requests: Arc<AtomicUsize
                     if slow {
                         std::future::pending::<()>().await;
                     }
-                    let head: &[u8] = if hang { b"HTTP/1.1 100 Continue\r\n\r\n" } else { b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: upstream\r\n\r\nok" };
+                    let head: &[u8] = if hang {
+                        b"HTTP/1.1 100 Continue\r\n\r\n"
+                    } else {
+                        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Request-Id: upstream\r\n\r\nok"
+                    };
                     if client.stream.write_all(head).await.is_err() {
                         return;
                     }
