@@ -1,16 +1,29 @@
 //! The command line: one file per verb.
 
 pub mod audit;
+pub mod check;
 pub mod client;
+pub mod completions;
+pub mod explain;
 pub mod migrate;
 pub mod output;
 pub mod practice;
+pub mod routes;
+pub mod schema;
+pub mod serve;
 pub mod user;
 
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, Sources};
 use crate::lifecycle::Lifecycle;
-use crate::store::{Actor, Store};
+use crate::scope::ScopeRegistry;
+use crate::store::{Actor, SqliteStore, Store};
 
 /// What every management verb works with.
 pub struct Context {
@@ -24,105 +37,132 @@ pub struct Context {
     pub actor: Actor,
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::{Parser, Subcommand};
+/// The API gateway of SigmaMD: decides who may pass, now, and revokes at once
+#[derive(Debug, Parser)]
+#[command(name = "sigmagate", version)]
+struct Cli {
+    /// The gateway's settings; left out: `config/gateway.toml` if there is one, else the defaults
+    #[arg(long, global = true, value_name = "FILE", env = "SIGMAGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// The route map; left out: `routes.toml` beside the settings
+    #[arg(long, global = true, value_name = "FILE", env = "SIGMAGATE_ROUTES")]
+    routes: Option<PathBuf>,
+    /// The store to work on, in the place of the one that the settings name: `sqlite://PATH`
+    #[arg(long, global = true, value_name = "URL", env = "SIGMAGATE_DATABASE")]
+    database: Option<String>,
+    /// Answer in JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
 
-    use super::*;
-    use crate::id::ClientId;
-    use crate::store::SqliteStore;
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the gateway
+    Serve,
+    /// Run the gateway on an embedded store, in front of an example service, with a practice to try things on
+    Demo(crate::demo::Args),
+    /// Prove the configuration without running it
+    Check(check::Args),
+    /// List the routes
+    Routes(routes::Args),
+    /// Say what each check would find for a request
+    Explain(explain::Args),
+    /// Print the JSON Schema of a configuration file
+    Schema(schema::Args),
+    /// Create the database or bring its schema up to date
+    Migrate(migrate::Args),
+    /// Practices and their API access
+    Practice(practice::Args),
+    /// Team members and their API access
+    User(user::Args),
+    /// Clients and their secrets
+    Client(client::Args),
+    /// The ledger of changes
+    Audit(audit::Args),
+    /// Print the completions of a shell
+    Completions(completions::Args),
+}
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(subcommand)]
-        verb: Verb,
-    }
-
-    #[derive(Subcommand)]
-    enum Verb {
-        Practice(practice::Args),
-        User(user::Args),
-        Client(client::Args),
-        Audit(audit::Args),
-    }
-
-    async fn call(context: &Context, line: &str) -> u8 {
-        let Ok(cli) = Cli::try_parse_from(std::iter::once("sigmagate").chain(line.split(' '))) else { return 2 };
-        let result = match cli.verb {
-            Verb::Practice(args) => practice::run(args, context).await,
-            Verb::User(args) => user::run(args, context).await,
-            Verb::Client(args) => client::run(args, context).await,
-            Verb::Audit(args) => audit::run(args, context).await,
-        };
-        result.map_or_else(|error| output::exit_code(&error), |()| 0)
-    }
-
-    #[test]
-    fn the_verbs_hang_together() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
-    }
-
-    #[tokio::test]
-    async fn every_verb_works_and_its_exit_code_says_how_it_went() {
-        let dir = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path().join("gateway.db").to_str().unwrap(), true).await.unwrap());
-        let actor = Actor { name: "operator".into(), origin: "cli".into() };
-        let mut context = Context { lifecycle: Lifecycle::new(store.clone(), None), store: store.clone(), json: false, actor };
-        for (line, want) in [
-            ("practice list", 0),
-            ("practice show p", 3),
-            ("practice approve p", 3),
-            ("practice create p --name Practice", 0),
-            ("practice create p/q", 2),
-            ("client create --practice p --name n --scope billing", 4),
-            ("practice request p", 0),
-            ("practice enable p", 4),
-            ("practice approve p", 0),
-            ("practice disable p", 0),
-            ("practice approve p", 4),
-            ("practice enable p", 0),
-            ("user put u --practice p --role admin", 0),
-            ("user put u --practice p --role owner", 2),
-            ("client create --practice p --owner u --name n --scope all", 4),
-            ("user access u on", 0),
-            ("user access nobody on", 3),
-            ("client create --practice p --owner u --name n --scope all", 0),
-            ("client create --practice p --name n", 2),
-            ("client create --practice p --name n --scope Billing", 2),
-            ("client create --practice p --name n --scope billing --expires 2001-01-01T00:00:00Z", 2),
-            ("client create --practice p --name n --scope billing tasks --allow 192.0.2.7 --tier gold --expires 2999-01-01T00:00:00Z", 0),
-            ("client list --practice p", 0),
-            ("client list --practice q", 3),
-            ("user list --practice p", 0),
-            ("user remove u", 0),
-            ("audit list", 0),
-            ("audit verify --practice p", 0),
-        ] {
-            context.json = !context.json;
-            assert_eq!(call(&context, line).await, want, "{line}");
+/// Runs the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe leaves nobody to tell.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
-        let clients = store.clients(None, None).await.unwrap();
-        let id = clients.iter().find(|client| client.owner.is_none()).unwrap().id;
-        let unknown = ClientId::from_random([7; ClientId::RANDOM]);
-        for (line, want) in [
-            (format!("client show {id}"), 0),
-            (format!("client show {unknown}"), 3),
-            (format!("client edit {id}"), 2),
-            (format!("client edit {id} --name m --allow-any --standard-tier --never-expires"), 0),
-            (format!("client edit {id} --allow 192.0.2.0/24 --allow-any"), 2),
-            (format!("client rotate {id} --overlap 24h"), 0),
-            (format!("client rotate {id} --overlap 2h"), 2),
-            (format!("client end-secret {id} 1"), 0),
-            (format!("client end-secret {id} 9"), 3),
-            (format!("client revoke {id}"), 0),
-            (format!("client revoke {id}"), 0),
-            (format!("client rotate {id}"), 4),
-        ] {
-            assert_eq!(call(&context, &line).await, want, "{line}");
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(cli.run()),
+        Err(error) => Err(anyhow::Error::from(error).context("cannot start the runtime")),
+    };
+    result.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        output::exit_code(&error)
+    })
+}
+
+impl Cli {
+    async fn run(self) -> anyhow::Result<u8> {
+        let sources = self.sources();
+        let mut stdout = std::io::stdout();
+        match self.verb {
+            Verb::Serve => serve::run(&sources, self.database.as_deref()).await.map(|()| 0),
+            Verb::Demo(args) => crate::demo::run(args).await.map(|()| 0),
+            Verb::Check(args) => check::run(&args, &sources, self.json, &mut stdout),
+            Verb::Routes(args) => routes::run(&args, &sources, self.json, &mut stdout),
+            Verb::Schema(args) => schema::run(&args, &mut stdout),
+            Verb::Completions(args) => completions::run::<Self>(&args, &mut stdout),
+            Verb::Migrate(args) => migrate::run(args, &database(self.database, &sources)?, self.json).await.map(|()| 0),
+            Verb::Explain(args) => {
+                let registry = Arc::new(ScopeRegistry::default());
+                let config = load(&sources, self.database.as_deref(), &registry)?;
+                let store = SqliteStore::open(&config.gateway.store.url, false).await?;
+                let admitted = explain::run(&args, &config.routes.table, registry, &store, self.json, &mut stdout).await?;
+                Ok(u8::from(!admitted))
+            }
+            Verb::Practice(args) => practice::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
+            Verb::User(args) => user::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
+            Verb::Client(args) => client::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
+            Verb::Audit(args) => audit::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
         }
-        let client = store.client(id).await.unwrap();
-        assert!(client.revoked_at.is_some() && client.tier.is_none() && client.allowed_addresses.is_empty());
-        assert_eq!(client.secrets.len(), 2);
-        assert!(client.secrets[1].expires_at <= client.revoked_at, "the first secret was ended before its overlap");
+    }
+
+    fn sources(&self) -> Sources {
+        let usual = PathBuf::from("config/gateway.toml");
+        let gateway = self.config.clone().or_else(|| usual.exists().then_some(usual));
+        let beside = gateway.as_deref().and_then(Path::parent).unwrap_or(Path::new("config")).join("routes.toml");
+        Sources { routes: self.routes.clone().unwrap_or(beside), gateway }
     }
 }
+
+/// The environment, with `--database` as what it is: an override of one setting.
+fn environment(database: Option<&str>) -> impl Iterator<Item = (String, String)> {
+    let given = database.map(|url| (config::DATABASE_VARIABLE.to_owned(), url.to_owned()));
+    let overridden = given.is_some();
+    std::env::vars().filter(move |(name, _)| !overridden || name != config::DATABASE_VARIABLE).chain(given)
+}
+
+/// Both files, and the environment over them.
+fn load(sources: &Sources, database: Option<&str>, registry: &ScopeRegistry) -> anyhow::Result<Config> {
+    Ok(config::load(sources, environment(database), registry)?)
+}
+
+/// The store that a management verb works on. The route map need not be there for that.
+async fn context(database: Option<String>, sources: &Sources, json: bool) -> anyhow::Result<Context> {
+    let gateway = config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&gateway.store.url, gateway.store.migrate).await?);
+    let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper);
+    Ok(Context { store, lifecycle, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
+}
+
+fn database(database: Option<String>, sources: &Sources) -> anyhow::Result<String> {
+    Ok(config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?.store.url)
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// What the feed tells of itself. Called by the feed alone, in order.
 pub trait Observer: Send + Sync {
-    /// The store was asked, and the replica is as new as its answer.
-    fn live(&self, revision: Revision, entries: Option<Entries>);
+    /// The store was asked, and the replica is as new as its answer. If something changed: how long that took, and how
+    /// much the replica holds now.
+    fn live(&self, revision: Revision, took: Option<Duration>, entries: Option<Entries>);
     /// The store could not be asked. The lease goes on until it runs out.
     fn failed(&self, error: &store::Error);
     /// The lease has run out: nobody is admitted.
@@ -99,8 +100,9 @@ impl Follower<'_> {
                 Ok(entries) => {
                     // Counted from before the question: what was committed until then is in the answer.
                     self.replica.extend_lease(asked.after(self.lease));
+                    let took = entries.is_some().then(|| clock::boot_time().since(asked));
                     let entries = entries.or_else(|| first.then(|| self.replica.entries()));
-                    self.observer.live(self.replica.applied(), entries);
+                    self.observer.live(self.replica.applied(), took, entries);
                     (first, *pause) = (false, RETRY.0);
                 }
                 Err(error) => {

@@ -1,6 +1,18 @@
-//! sigmagate, the API gateway of SigmaMD.
+//! sigmagate, the API gateway of SigmaMD: it proves who is calling, maps route prefixes to data scopes, and refuses
+//! everything else. What is revoked or switched off stops at once.
 //!
-//! Deciding is pure; everything else is plumbing.
+//! Deciding is pure; everything else is plumbing. Arrows point down: a module uses those below it and never one above.
+//!
+//! ```text
+//! main -> cli -> demo -> server -> reload
+//!      -> proxy | admin          data plane and management side never import each other
+//!      -> telemetry -> metrics
+//!      -> gate | lifecycle       one request | one change
+//!      -> authn, feed, config
+//!      -> cache, limit, store
+//!      -> access, credential, route, scope, upstream, entity, record, id, clock, tls
+//! ```
+
 // words and decisions: no async, no I/O, `now` is always an argument
 pub mod access;
 pub mod clock;
@@ -17,8 +29,17 @@ pub mod cache;
 pub mod feed;
 pub mod gate;
 pub mod limit;
+pub mod proxy;
 // control plane
+pub mod admin;
 pub mod lifecycle;
 // shared edges
 pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod metrics;
+pub mod reload;
+pub mod server;
 pub mod store;
+pub mod telemetry;
+pub mod tls;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::id::ClientId;
+use crate::route::Route;
 
 /// One request, for the access log and the metrics.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,8 @@ pub struct Record<'a> {
     pub method: &'a str,
     /// The path in its canonical spelling, or as sent where it has none; never the query.
     pub path: &'a str,
-    /// The prefix of the route.
-    pub route: Option<&'a str>,
+    /// The route.
+    pub route: Option<&'a Route>,
     /// The practice of the client, once the credential was found genuine.
     pub practice: Option<&'a str>,
     /// The client, once the credential was found genuine.

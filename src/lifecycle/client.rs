@@ -34,6 +34,14 @@ pub struct NewClientRequest {
     pub expires_at: Option<Timestamp>,
 }
 
+impl NewClientRequest {
+    /// A practice-level client of this name with these scopes, from any address, that does not expire.
+    #[must_use]
+    pub fn new(practice: PracticeId, name: &str, scopes: Vec<ScopeToken>) -> Self {
+        Self { practice, owner: None, name: name.to_owned(), scopes, allowed_addresses: vec![], tier: None, expires_at: None }
+    }
+}
+
 /// A new client, in force, with its secret in the clear: the one time it can be shown.
 #[derive(Debug)]
 pub struct Issued {

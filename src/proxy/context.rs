@@ -110,7 +110,7 @@ impl Context {
             version: if self.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
             method: self.method.as_str(),
             path: self.path(),
-            route: self.route.as_ref().map(|route| route.prefix.as_str()),
+            route: self.route.as_deref(),
             practice: self.client.as_ref().map(|client| client.practice_id().as_str()),
             client: self.client.as_ref().map(|client| client.id()),
             outcome: self.denial.as_ref().map_or("permit", Denial::label),

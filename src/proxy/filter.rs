@@ -177,8 +177,9 @@ impl ProxyHttp for Filter {
             context.denial = Some(denial);
             return Err(refused());
         }
+        let identity = permit.client().map(|client| client.identity());
         let added = Added {
-            identity: permit.client().map(|client| client.identity()),
+            identity: identity.as_ref(),
             request_id: &context.request_id,
             authorization: permit.route().forward_authorization,
             peer: context.peer(),

@@ -41,7 +41,15 @@ struct Notes(mpsc::UnboundedSender<String>);
 impl Recorder for Notes {
     fn record(&self, r: &Record<'_>) {
         assert!(!r.request_id.is_empty());
-        let _ = self.0.send(format!("{} {} {} {} {:?} {:?}", r.outcome, r.status, r.method, r.path, r.route, r.practice));
+        let _ = self.0.send(format!(
+            "{} {} {} {} {:?} {:?}",
+            r.outcome,
+            r.status,
+            r.method,
+            r.path,
+            r.route.map(|route| route.prefix.as_str()),
+            r.practice
+        ));
     }
 }
 

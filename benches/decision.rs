@@ -1,0 +1,123 @@
+//! What a decision costs: the pure one, the whole gate on a warm cache, and the route map; at 10 and 10,000 routes, at
+//! 100 and 100,000 clients. `cargo bench --bench decision`
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use criterion::{Criterion, criterion_group, criterion_main};
+use sigmagate::access::{Facts, authorize};
+use sigmagate::cache::Replica;
+use sigmagate::clock::{Timestamp, boot_time};
+use sigmagate::credential::Secret;
+use sigmagate::entity::{ApiAccess, Client, Practice, StoredSecret};
+use sigmagate::gate::{FailureBudget, Gate, Request};
+use sigmagate::id::{ClientId, Revision, RouteId};
+use sigmagate::limit::{Tier, TierNames};
+use sigmagate::route::{Method, MethodSet, Requirement, Route, RouteTable};
+use sigmagate::scope::{ScopeRegistry, ScopeToken};
+use sigmagate::store::Snapshot;
+use sigmagate::upstream::{Server, Upstream};
+
+fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
+    let upstream = Arc::new(Upstream {
+        name: "core".into(),
+        servers: vec![Server { address: "127.0.0.1:9".parse().expect("an address"), tls_name: None, origin: "http://127.0.0.1:9".into() }],
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(1),
+        retries: 0,
+        turn: AtomicUsize::new(0),
+    });
+    let billing: ScopeToken = "billing".parse().expect("a scope");
+    let scopes = registry.intern(&billing).expect("room for a scope");
+    let routes = (0..count)
+        .map(|n| Route {
+            id: RouteId(n),
+            prefix: format!("/api/public/v1/service{n}").parse().expect("a prefix"),
+            methods: MethodSet::ALL,
+            requirement: Requirement::AnyOf(scopes),
+            scopes: "billing".into(),
+            upstream: Arc::clone(&upstream),
+            allow_path_parameters: false,
+            forward_authorization: false,
+            body_limit_bytes: 0,
+        })
+        .collect();
+    RouteTable::new(routes, false).expect("distinct prefixes")
+}
+
+/// A gate with so many routes and clients, and the `Authorization` of one client.
+fn world(routes: u32, clients: u32) -> (Gate, String) {
+    let (registry, tiers) = (Arc::new(ScopeRegistry::default()), Arc::new(TierNames::default()));
+    let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)));
+    let secret = Secret::generate();
+    let id = |n: u32| {
+        let mut letters = [0; 20];
+        letters.iter_mut().enumerate().for_each(|(at, letter)| *letter = (n / 62u32.pow(u32::try_from(at % 4).unwrap_or(0)) % 62) as u8);
+        ClientId::from_random(letters)
+    };
+    let digest = secret.digest(None);
+    let rows = (0..clients).map(|n| Client {
+        id: id(n),
+        practice_id: format!("p{}", n % 50).parse().expect("an id"),
+        owner: None,
+        name: "app".into(),
+        scopes: vec!["billing".parse().expect("a scope")],
+        allowed_addresses: vec![],
+        tier: None,
+        created_at: Timestamp(0),
+        expires_at: None,
+        revoked_at: None,
+        secrets: vec![StoredSecret { generation: 1, digest: digest.clone(), created_at: Timestamp(0), expires_at: None }],
+    });
+    let practices =
+        (0..50).map(|n| Practice { id: format!("p{n}").parse().expect("an id"), name: "p".into(), api_access: ApiAccess::Active });
+    replica.replace(&Snapshot { head: Revision(1), practices: practices.collect(), users: vec![], clients: rows.collect() });
+    replica.extend_lease(boot_time().after(Duration::from_secs(36_000)));
+    let budget = FailureBudget { per_minute: NonZeroU32::MAX, burst: NonZeroU32::MAX };
+    let gate = Gate::new(replica, tiers, budget, None);
+    let unlimited = Tier { name: "standard".into(), per_second: NonZeroU32::new(1_000_000_000).expect("not zero"), burst: NonZeroU32::MAX };
+    gate.install(Arc::new(table(&registry, routes)), [unlimited]);
+    (gate, format!("Basic {}", STANDARD.encode(format!("{}:{}", id(clients / 2), secret.reveal()))))
+}
+
+fn decisions(c: &mut Criterion) {
+    let registry = ScopeRegistry::default();
+    for routes in [10, 10_000] {
+        let table = table(&registry, routes);
+        let path = format!("/api/public/v1/service{}/invoices/17", routes / 2);
+        c.bench_function(&format!("route/{routes}"), |b| b.iter(|| table.find(black_box(&path), Some(Method::Get)).is_ok()));
+    }
+    let table = table(&registry, 10);
+    let billing: ScopeToken = "billing".parse().expect("a scope");
+    let scopes = registry.intern(&billing).expect("room for a scope");
+    let facts = Facts { revoked: false, expired: false, practice: ApiAccess::Active, owner: None, address_allowed: true, scopes };
+    c.bench_function("authorize", |b| b.iter(|| authorize(black_box(&table.routes()[0]), black_box(&facts)).is_ok()));
+    for (routes, clients) in [(10, 100), (10, 100_000), (10_000, 100)] {
+        let (gate, authorization) = world(routes, clients);
+        let target = format!("/api/public/v1/service{}/invoices/17?page=2", routes / 2);
+        let wrong = format!("Basic {}", STANDARD.encode(format!("smd_{}:{}", "z".repeat(20), Secret::generate().reveal())));
+        let request = |authorization: &'static str, target: &'static str| Request {
+            method: b"GET",
+            target: target.as_bytes(),
+            authorization: Some(authorization.as_bytes()),
+            peer: [127, 0, 0, 1].into(),
+        };
+        let target: &'static str = target.leak();
+        let (right, wrong) = (request(authorization.leak(), target), request(wrong.leak(), target));
+        assert!(gate.decide(&right).outcome.is_ok() && gate.decide(&wrong).outcome.is_err());
+        c.bench_function(&format!("gate/permit/{routes} routes/{clients} clients"), |b| {
+            b.iter(|| gate.decide(black_box(&right)).outcome.is_ok())
+        });
+        c.bench_function(&format!("gate/401/{routes} routes/{clients} clients"), |b| {
+            b.iter(|| gate.decide(black_box(&wrong)).outcome.is_ok())
+        });
+    }
+}
+
+criterion_group!(benches, decisions);
+criterion_main!(benches);

@@ -1,0 +1,26 @@
+//! `sigmagate serve`: the gateway itself.
+
+use std::sync::Arc;
+
+use crate::config::Sources;
+use crate::scope::ScopeRegistry;
+use crate::server::{self, Server};
+use crate::store::{SqliteStore, Store};
+use crate::telemetry;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting, with what to do about it.
+pub async fn run(sources: &Sources, database: Option<&str>) -> anyhow::Result<()> {
+    let registry = Arc::new(ScopeRegistry::default());
+    let config = super::load(sources, database, &registry)?;
+    let _flushed = telemetry::init(&config.gateway.telemetry)?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.gateway.store.url, config.gateway.store.migrate).await?);
+    let server = Server::start(config, sources, registry, store).await?;
+    for address in server.addresses() {
+        tracing::info!(%address, "listening for applications");
+    }
+    tracing::info!(address = %server.management_address(), "listening for operators");
+    server::until_stopped(server).await
+}

@@ -1,0 +1,99 @@
+use clap::{Parser, Subcommand};
+
+use super::*;
+use crate::id::ClientId;
+use crate::store::SqliteStore;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Practice(practice::Args),
+    User(user::Args),
+    Client(client::Args),
+    Audit(audit::Args),
+}
+
+async fn call(context: &Context, line: &str) -> u8 {
+    let Ok(cli) = Cli::try_parse_from(std::iter::once("sigmagate").chain(line.split(' '))) else { return 2 };
+    let result = match cli.verb {
+        Verb::Practice(args) => practice::run(args, context).await,
+        Verb::User(args) => user::run(args, context).await,
+        Verb::Client(args) => client::run(args, context).await,
+        Verb::Audit(args) => audit::run(args, context).await,
+    };
+    result.map_or_else(|error| output::exit_code(&error), |()| 0)
+}
+
+#[test]
+fn the_verbs_hang_together() {
+    <Cli as clap::CommandFactory>::command().debug_assert();
+}
+
+#[tokio::test]
+async fn every_verb_works_and_its_exit_code_says_how_it_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path().join("gateway.db").to_str().unwrap(), true).await.unwrap());
+    let actor = Actor { name: "operator".into(), origin: "cli".into() };
+    let mut context = Context { lifecycle: Lifecycle::new(store.clone(), None), store: store.clone(), json: false, actor };
+    for (line, want) in [
+        ("practice list", 0),
+        ("practice show p", 3),
+        ("practice approve p", 3),
+        ("practice create p --name Practice", 0),
+        ("practice create p/q", 2),
+        ("client create --practice p --name n --scope billing", 4),
+        ("practice request p", 0),
+        ("practice enable p", 4),
+        ("practice approve p", 0),
+        ("practice disable p", 0),
+        ("practice approve p", 4),
+        ("practice enable p", 0),
+        ("user put u --practice p --role admin", 0),
+        ("user put u --practice p --role owner", 2),
+        ("client create --practice p --owner u --name n --scope all", 4),
+        ("user access u on", 0),
+        ("user access nobody on", 3),
+        ("client create --practice p --owner u --name n --scope all", 0),
+        ("client create --practice p --name n", 2),
+        ("client create --practice p --name n --scope Billing", 2),
+        ("client create --practice p --name n --scope billing --expires 2001-01-01T00:00:00Z", 2),
+        ("client create --practice p --name n --scope billing tasks --allow 192.0.2.7 --tier gold --expires 2999-01-01T00:00:00Z", 0),
+        ("client list --practice p", 0),
+        ("client list --practice q", 3),
+        ("user list --practice p", 0),
+        ("user remove u", 0),
+        ("audit list", 0),
+        ("audit verify --practice p", 0),
+    ] {
+        context.json = !context.json;
+        assert_eq!(call(&context, line).await, want, "{line}");
+    }
+    let clients = store.clients(None, None).await.unwrap();
+    let id = clients.iter().find(|client| client.owner.is_none()).unwrap().id;
+    let unknown = ClientId::from_random([7; ClientId::RANDOM]);
+    for (line, want) in [
+        (format!("client show {id}"), 0),
+        (format!("client show {unknown}"), 3),
+        (format!("client edit {id}"), 2),
+        (format!("client edit {id} --name m --allow-any --standard-tier --never-expires"), 0),
+        (format!("client edit {id} --allow 192.0.2.0/24 --allow-any"), 2),
+        (format!("client rotate {id} --overlap 24h"), 0),
+        (format!("client rotate {id} --overlap 2h"), 2),
+        (format!("client end-secret {id} 1"), 0),
+        (format!("client end-secret {id} 9"), 3),
+        (format!("client revoke {id}"), 0),
+        (format!("client revoke {id}"), 0),
+        (format!("client rotate {id}"), 4),
+    ] {
+        assert_eq!(call(&context, &line).await, want, "{line}");
+    }
+    let client = store.client(id).await.unwrap();
+    assert!(client.revoked_at.is_some() && client.tier.is_none() && client.allowed_addresses.is_empty());
+    assert_eq!(client.secrets.len(), 2);
+    assert!(client.secrets[1].expires_at <= client.revoked_at, "the first secret was ended before its overlap");
+}

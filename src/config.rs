@@ -1,0 +1,217 @@
+//! Configuration: what the files and the environment may say -> what the program may assume.
+
+pub mod check;
+mod conform;
+mod document;
+mod file;
+mod gateway;
+mod routes;
+
+pub use document::{Mistake, Place};
+pub use file::LogFormat;
+pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
+pub use routes::RouteMap;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::scope::ScopeRegistry;
+use conform::{conform, nearest};
+use document::{Kind, Node, Step};
+use file::{GatewayFile, RoutesFile};
+
+/// What every environment variable that overrides a setting begins with.
+const PREFIX: &str = "SIGMAGATE__";
+/// The variable that overrides `store.url`.
+pub const DATABASE_VARIABLE: &str = "SIGMAGATE__STORE__URL";
+
+/// Where the configuration is.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The settings; `None`: the defaults.
+    pub gateway: Option<PathBuf>,
+    /// The route map.
+    pub routes: PathBuf,
+}
+
+/// Everything that the configuration says.
+#[derive(Debug)]
+pub struct Config {
+    /// The settings.
+    pub gateway: Gateway,
+    /// The route map.
+    pub routes: RouteMap,
+}
+
+/// Everything that is wrong, each thing on a line of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {}", if self.0.len() == 1 { "a mistake".into() } else { format!("{} mistakes", self.0.len()) })?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Loads both files. Resolves host names of upstreams, so it may block for as long as DNS takes.
+///
+/// # Errors
+/// Every mistake of both files and of the environment at once.
+pub fn load(sources: &Sources, env: impl IntoIterator<Item = (String, String)>, registry: &ScopeRegistry) -> Result<Config, Mistakes> {
+    let mut mistakes = Vec::new();
+    let gateway = gateway_of(sources.gateway.as_deref(), env, &mut mistakes);
+    let routes = routes_of(&sources.routes, &gateway, registry, &mut mistakes);
+    match routes {
+        Some(routes) if mistakes.is_empty() => Ok(Config { gateway, routes }),
+        _ => Err(Mistakes(mistakes)),
+    }
+}
+
+/// Loads the settings alone.
+///
+/// # Errors
+/// Every mistake at once.
+pub fn load_gateway(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Gateway, Mistakes> {
+    let mut mistakes = Vec::new();
+    let gateway = gateway_of(path, env, &mut mistakes);
+    if mistakes.is_empty() { Ok(gateway) } else { Err(Mistakes(mistakes)) }
+}
+
+/// Loads the route map alone, for a gateway with these settings.
+///
+/// # Errors
+/// Every mistake at once.
+pub fn load_routes(path: &Path, gateway: &Gateway, registry: &ScopeRegistry) -> Result<RouteMap, Mistakes> {
+    let mut mistakes = Vec::new();
+    match routes_of(path, gateway, registry, &mut mistakes) {
+        Some(routes) if mistakes.is_empty() => Ok(routes),
+        _ => Err(Mistakes(mistakes)),
+    }
+}
+
+/// The JSON Schema of `gateway.toml`.
+#[must_use]
+pub fn gateway_schema() -> Value {
+    schema::<GatewayFile>()
+}
+
+/// The JSON Schema of `routes.toml`.
+#[must_use]
+pub fn routes_schema() -> Value {
+    schema::<RoutesFile>()
+}
+
+fn schema<T: schemars::JsonSchema>() -> Value {
+    // Inlined, so that whoever reads it follows no references.
+    let settings = SchemaSettings::draft2020_12().for_deserialize().with(|settings| settings.inline_subschemas = true);
+    settings.into_generator().into_root_schema_for::<T>().to_value()
+}
+
+fn gateway_of(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>, mistakes: &mut Vec<Mistake>) -> Gateway {
+    let mut node = path.map_or_else(empty, |path| read(path, mistakes));
+    for (name, text) in env {
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let key: Vec<String> = key.to_ascii_lowercase().split("__").map(str::to_owned).collect();
+        node.set(&key, document::parse_variable(&name, &text));
+    }
+    let file: GatewayFile = typed(&mut node, &gateway_schema(), mistakes);
+    let mut found = Found { node: &node, mistakes };
+    let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+    gateway::build(&file, &base, &mut found)
+}
+
+fn routes_of(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, mistakes: &mut Vec<Mistake>) -> Option<RouteMap> {
+    let before = mistakes.len();
+    let mut node = read(path, mistakes);
+    if mistakes.len() > before && matches!(&node.kind, Kind::Table(entries) if entries.is_empty()) {
+        return None;
+    }
+    let file: RoutesFile = typed(&mut node, &routes_schema(), mistakes);
+    routes::build(&file, gateway, registry, &mut Found { node: &node, mistakes })
+}
+
+fn empty() -> Node {
+    Node { place: Place::File { path: PathBuf::new(), line: 0, column: 0 }, kind: Kind::Table(Vec::new()) }
+}
+
+fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> Node {
+    match std::fs::read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => {
+            let (node, wrong) = document::parse(path, &text);
+            mistakes.extend(wrong);
+            node
+        }
+        failed => {
+            let message = match failed {
+                Err(error) => format!("cannot be read ({error}): make the file, or name another with --config or --routes"),
+                Ok(_) => "is not UTF-8: save it as UTF-8".to_owned(),
+            };
+            mistakes.push(Mistake { place: Place::File { path: path.to_owned(), line: 0, column: 0 }, key: String::new(), message });
+            Node { place: Place::File { path: path.to_owned(), line: 0, column: 0 }, kind: Kind::Table(Vec::new()) }
+        }
+    }
+}
+
+/// The document as its type, once everything that does not conform has been taken out and told.
+fn typed<T: DeserializeOwned + Default>(node: &mut Node, schema: &Value, mistakes: &mut Vec<Mistake>) -> T {
+    mistakes.extend(conform(node, schema));
+    serde_json::from_value(node.to_json()).unwrap_or_else(|error| {
+        mistakes.push(Mistake { place: node.place.clone(), key: String::new(), message: error.to_string() });
+        T::default()
+    })
+}
+
+/// Tells what is wrong with a value, and where it stands.
+struct Found<'a> {
+    node: &'a Node,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Found<'_> {
+    fn wrong(&mut self, steps: &[Step<'_>], message: impl Into<String>) {
+        let mut key = String::new();
+        for step in steps {
+            match step {
+                Step::Key(name) if key.is_empty() => key.push_str(name),
+                Step::Key(name) => {
+                    key.push('.');
+                    key.push_str(name);
+                }
+                Step::Index(at) => key.push_str(&format!("[{at}]")),
+            }
+        }
+        // Missing keys, and what had the wrong type, have been told when the document was held against its schema.
+        if !self.mistakes.iter().any(|mistake| mistake.key == key) {
+            self.mistakes.push(Mistake { place: self.node.nearest(steps).place.clone(), key, message: message.into() });
+        }
+    }
+
+    /// Whether the key is there.
+    fn has(&self, steps: &[Step<'_>], name: &str) -> bool {
+        matches!(&self.node.nearest(steps).kind, Kind::Table(entries) if entries.iter().any(|entry| entry.name == name))
+    }
+
+    /// The value at `steps` parsed, or its mistake told.
+    fn parsed<T>(&mut self, steps: &[Step<'_>], result: Result<T, impl fmt::Display>) -> Option<T> {
+        result.map_err(|error| self.wrong(steps, error.to_string())).ok()
+    }
+}
+
+/// `did you mean` with the nearest of the known names, or all of them.
+fn did_you_mean(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if known.is_empty() => "none is declared".to_owned(),
+        None => format!("declared are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

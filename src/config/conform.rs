@@ -1,0 +1,172 @@
+//! Holds a document against the schema of its type: unknown keys, wrong types, missing keys, numbers out of bounds.
+//!
+//! What does not conform is taken out, so that the rest can be looked at too and every mistake is told at once.
+
+use serde_json::Value;
+
+use super::document::{Entry, Kind, Mistake, Node};
+
+/// Takes out of `node` whatever the schema does not allow, and says what that was.
+pub fn conform(node: &mut Node, schema: &Value) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    walk(node, schema, "", &mut mistakes);
+    mistakes
+}
+
+/// Whether the value may stay.
+fn walk(node: &mut Node, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>) -> bool {
+    let Some(schema) = choose(schema, &node.kind) else {
+        mistakes.push(mistake(node, key, format!("expected {}, found {}", expected(schema), node.kind.noun())));
+        return false;
+    };
+    match &mut node.kind {
+        Kind::Table(entries) => {
+            table(entries, schema, key, mistakes);
+            let missing: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            for name in missing {
+                // A key that was taken out has been told already.
+                let present = matches!(&node.kind, Kind::Table(entries) if entries.iter().any(|entry| entry.name == name));
+                let told = mistakes.iter().any(|mistake| mistake.key == join(key, name));
+                if !present && !told {
+                    mistakes.push(mistake(node, key, format!("the key `{name}` is missing")));
+                }
+            }
+        }
+        Kind::Array(items) => {
+            let mut at = 0;
+            items.retain_mut(|item| {
+                let kept = walk(item, &schema["items"], &format!("{key}[{at}]"), mistakes);
+                at += 1;
+                // Places in the array are told by number: what is wrong is left out only at the end of a check.
+                kept
+            });
+        }
+        Kind::Integer(number) => {
+            let (low, high) = (bound(schema, "minimum"), bound(schema, "maximum"));
+            if low.is_some_and(|low| *number < low) || high.is_some_and(|high| *number > high) {
+                let range = match (low, high) {
+                    (Some(low), Some(high)) => format!("from {low} to {high}"),
+                    (Some(low), None) => format!("of at least {low}"),
+                    _ => format!("of at most {}", high.unwrap_or(i64::MAX)),
+                };
+                let message = format!("{number} is out of bounds: expected an integer {range}");
+                mistakes.push(mistake(node, key, message));
+                return false;
+            }
+        }
+        Kind::String(text) => {
+            let words: Vec<&str> = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            if !words.is_empty() && !words.contains(&text.as_str()) {
+                let message =
+                    format!("`{text}` is none of {}", words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "));
+                mistakes.push(mistake(node, key, message));
+                return false;
+            }
+        }
+        Kind::Boolean(_) | Kind::Other(_) => {}
+    }
+    true
+}
+
+fn table(entries: &mut Vec<Entry>, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>) {
+    entries.retain_mut(|entry| {
+        let path = join(key, &entry.name);
+        let of_key =
+            schema["properties"].get(&entry.name).or_else(|| Some(&schema["additionalProperties"]).filter(|other| other.is_object()));
+        let Some(of_key) = of_key else {
+            let known: Vec<&str> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+            let hint = nearest(&entry.name, &known)
+                .map_or_else(|| format!("; known are {}", known.join(", ")), |name| format!("; did you mean `{name}`?"));
+            mistakes.push(Mistake { place: entry.place.clone(), key: path, message: format!("unknown key{hint}") });
+            return false;
+        };
+        walk(&mut entry.value, of_key, &path, mistakes)
+    });
+}
+
+/// The schema, or the branch of it, that is about values of this kind.
+fn choose<'a>(schema: &'a Value, kind: &Kind) -> Option<&'a Value> {
+    let branches = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
+    if let Some(branches) = branches {
+        let fitting = || branches.iter().filter_map(|branch| choose(branch, kind));
+        // Of several kinds of table, the one that knows a key of this one.
+        let knows = |branch: &&Value| match kind {
+            Kind::Table(entries) => entries.iter().any(|entry| branch["properties"].get(&entry.name).is_some()),
+            _ => true,
+        };
+        return fitting().find(knows).or_else(|| fitting().next());
+    }
+    let name = match kind {
+        Kind::String(_) => "string",
+        Kind::Integer(_) => "integer",
+        Kind::Boolean(_) => "boolean",
+        Kind::Array(_) => "array",
+        Kind::Table(_) => "object",
+        Kind::Other(_) => return None,
+    };
+    let fits = match &schema["type"] {
+        Value::String(word) => word == name,
+        Value::Array(words) => words.iter().any(|word| word == name),
+        _ => true,
+    };
+    fits.then_some(schema)
+}
+
+fn expected(schema: &Value) -> String {
+    let noun = |word: &str| match word {
+        "string" => "a string",
+        "integer" => "an integer",
+        "boolean" => "a boolean",
+        "array" => "an array",
+        _ => "a table",
+    };
+    let mut nouns: Vec<&str> = Vec::new();
+    let branches = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
+    for branch in branches.unwrap_or(&vec![schema.clone()]) {
+        let words = match &branch["type"] {
+            Value::Array(words) => words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Value::String(word) => vec![word.clone()],
+            _ => vec![],
+        };
+        for word in words.iter().filter(|word| *word != "null") {
+            if !nouns.contains(&noun(word)) {
+                nouns.push(noun(word));
+            }
+        }
+    }
+    nouns.join(" or ")
+}
+
+fn bound(schema: &Value, name: &str) -> Option<i64> {
+    let value = &schema[name];
+    value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))
+}
+
+fn join(key: &str, name: &str) -> String {
+    if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
+}
+
+fn mistake(node: &Node, key: &str, message: String) -> Mistake {
+    Mistake { place: node.place.clone(), key: key.to_owned(), message }
+}
+
+/// The known name that `name` was probably meant to be.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let best = known.iter().map(|known| (distance(name, known), *known)).min()?;
+    (best.0 <= 1 + name.len() / 4).then_some(best.1)
+}
+
+/// How many letters must be added, dropped or changed to make one out of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,269 @@
+//! What the two files may say. Their JSON Schemas are made of these types; whatever the schemas cannot say is checked
+//! where the types are turned into what the program may assume.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// The settings of a gateway. Every key may be left out, and overridden by an environment variable: SIGMAGATE__STORE__URL stands for `url` in `[store]`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "sigmagate settings")]
+pub struct GatewayFile {
+    /// Where applications connect; one plain listener on 127.0.0.1:8080 if there is none.
+    pub listeners: Vec<ListenerFile>,
+    /// The threads that serve applications.
+    pub data_plane: DataPlaneFile,
+    /// Where operators connect.
+    pub management: ManagementFile,
+    /// Where practices, users and clients are kept.
+    pub store: StoreFile,
+    /// What a client may ask of the gateway itself.
+    pub limits: LimitsFile,
+    /// Logs.
+    pub telemetry: TelemetryFile,
+    /// How the gateway stops.
+    pub shutdown: ShutdownFile,
+}
+
+/// One listener for applications.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
+pub struct ListenerFile {
+    /// Address and port; port 0 takes a free one.
+    pub address: String,
+    /// TLS with HTTP/2 and HTTP/1.1; left out: HTTP/1.1 and HTTP/2 in plain text.
+    pub tls: Option<TlsFile>,
+}
+
+/// The certificate of a listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["certificate", "key"]))]
+pub struct TlsFile {
+    /// The certificate chain, PEM, the listener's own certificate first. A relative path counts from this file.
+    pub certificate: PathBuf,
+    /// The private key, PEM. A relative path counts from this file.
+    pub key: PathBuf,
+}
+
+/// The threads that serve applications.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataPlaneFile {
+    /// How many; left out: one for each CPU.
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: Option<u32>,
+}
+
+/// Where operators connect: metrics and health.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ManagementFile {
+    /// Address and port; 127.0.0.1:8081 if left out.
+    pub address: Option<String>,
+}
+
+/// Where practices, users and clients are kept.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreFile {
+    /// The database: `sqlite://PATH`; `sqlite://sigmagate.db` if left out.
+    pub url: Option<SecretFile>,
+    /// Whether the schema is brought up to date at start; true if left out.
+    pub migrate: Option<bool>,
+    /// A key of at least 16 bytes that goes into every stored digest of a secret, so that the database alone proves nothing.
+    pub secret_pepper: Option<SecretFile>,
+}
+
+/// A value that may be a secret.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum SecretFile {
+    /// The value itself.
+    Plain(String),
+    /// The content of a file, without white space at its end.
+    File(FromFile),
+    /// The value of an environment variable.
+    Env(FromEnv),
+}
+
+/// The content of a file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FromFile {
+    /// A relative path counts from this file.
+    pub file: PathBuf,
+}
+
+/// The value of an environment variable.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FromEnv {
+    /// Its name.
+    pub env: String,
+}
+
+/// What a client may ask of the gateway itself.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsFile {
+    /// Connections at once; 10000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub connections: Option<u32>,
+    /// Header fields of a request; 100.
+    #[schemars(range(min = 8, max = 250))]
+    pub header_fields: Option<u32>,
+    /// Bytes of all header fields of a request; 65536.
+    #[schemars(range(min = 1024, max = 1_000_000))]
+    pub header_bytes: Option<u32>,
+    /// Bytes of a request target; 8192.
+    #[schemars(range(min = 64, max = 65_000))]
+    pub target_bytes: Option<u32>,
+    /// Bytes of content that a route takes if it does not say itself; 10485760.
+    #[schemars(range(min = 0, max = 1_099_511_627_776_i64))]
+    pub body_bytes: Option<u64>,
+    /// How long a header may take to arrive, in milliseconds, from its first byte to its last; 10000.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub header_timeout_ms: Option<u32>,
+    /// How long a connection may be kept without a request, in milliseconds; 75000.
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub idle_timeout_ms: Option<u32>,
+    /// How long content may stand still on its way in, in milliseconds; 30000.
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub body_timeout_ms: Option<u32>,
+    /// How long an answer may stand still on its way out, in milliseconds; 30000.
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub response_timeout_ms: Option<u32>,
+    /// How long a request may take in all, in milliseconds; 300000.
+    #[schemars(range(min = 10, max = 86_400_000))]
+    pub request_timeout_ms: Option<u32>,
+    /// Idle connections to upstreams that are kept; 256.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub upstream_connections: Option<u32>,
+    /// Networks whose `X-Forwarded-*` fields are believed; none.
+    pub trusted_proxies: Vec<String>,
+    /// Failed authentications of one address before it is told to wait.
+    pub failed_authentications: FailuresFile,
+}
+
+/// Failed authentications of one address before it is told to wait.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FailuresFile {
+    /// In a minute, for ever; 60.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub per_minute: Option<u32>,
+    /// At once, after a pause; 30.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst: Option<u32>,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryFile {
+    /// How much is logged: `error`, `warn`, `info`, `debug`, or by module, as `info,sigmagate::feed=debug`; `info`.
+    pub log: Option<String>,
+    /// `json` for programs, `text` for people; `json`.
+    pub format: Option<LogFormat>,
+    /// Whether each request is logged, as JSON on standard output; true.
+    pub access_log: Option<bool>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+/// How the gateway stops.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownFile {
+    /// How long requests under way may take to finish, in milliseconds; 10000.
+    #[schemars(range(min = 0, max = 3_600_000))]
+    pub grace_ms: Option<u32>,
+}
+
+/// The route map: which paths there are, what each asks for, where it leads.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "sigmagate route map", extend("required" = ["scopes", "routes"]))]
+pub struct RoutesFile {
+    /// The data scopes there are; `all`, which covers every one, is built in.
+    pub scopes: Vec<String>,
+    /// Whether letters of paths match in either case, for upstreams that do the same; false.
+    pub ignore_case: bool,
+    /// The services behind the gateway, by name.
+    pub upstreams: BTreeMap<String, UpstreamFile>,
+    /// The routes. Prefixes match whole segments; the longest wins.
+    pub routes: Vec<RouteFile>,
+    /// Rate limits, by name; clients that name none have `standard`.
+    pub tiers: BTreeMap<String, TierFile>,
+}
+
+/// A service behind the gateway.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["servers"]))]
+pub struct UpstreamFile {
+    /// Origins, as `http://10.0.0.7:9001` or `https://billing.internal`; taken in turn.
+    pub servers: Vec<String>,
+    /// How long a connection may take to be made, in milliseconds; 500.
+    #[schemars(range(min = 1, max = 600_000))]
+    pub connect_timeout_ms: Option<u32>,
+    /// How long the service may stay silent, in milliseconds; 30000.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub response_timeout_ms: Option<u32>,
+    /// How many more servers are tried when one cannot be reached; 1.
+    #[schemars(range(min = 0, max = 10))]
+    pub retries: Option<u32>,
+}
+
+/// A route.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["prefix", "upstream"]))]
+pub struct RouteFile {
+    /// What its paths begin with, in whole segments: `/api/public/v1/billing`.
+    pub prefix: String,
+    /// The methods it takes; all that can be routed if left out.
+    pub methods: Option<Vec<String>>,
+    /// A client needs any one of these. Exactly one of `scopes`, `scopes_all` and `public` is given.
+    pub scopes: Option<Vec<String>>,
+    /// A client needs every one of these.
+    pub scopes_all: Option<Vec<String>>,
+    /// Whether everybody may pass, without a credential.
+    pub public: Option<bool>,
+    /// The upstream it leads to.
+    pub upstream: String,
+    /// Whether segments may have `;` parameters; false.
+    pub allow_path_parameters: bool,
+    /// Whether the caller's Authorization is handed on; false.
+    pub forward_authorization: bool,
+    /// Bytes of content that it takes; `limits.body_bytes` if left out.
+    #[schemars(range(min = 0, max = 1_099_511_627_776_i64))]
+    pub body_limit_bytes: Option<u64>,
+}
+
+/// A rate limit.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["per_second", "burst"]))]
+pub struct TierFile {
+    /// Requests a second that can go on for ever.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub per_second: u32,
+    /// Requests that may come at once after a pause.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst: u32,
+}

@@ -1,0 +1,207 @@
+//! The settings, checked.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::Found;
+use super::document::Step::{Index, Key};
+use super::file::{GatewayFile, LogFormat, SecretFile};
+use crate::credential::Pepper;
+
+/// The settings of a gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Where applications connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// The threads that serve applications.
+    pub threads: usize,
+    /// Where operators connect.
+    pub management: SocketAddr,
+    /// Where things are kept.
+    pub store: StoreSettings,
+    /// What a client may ask of the gateway itself.
+    pub limits: Limits,
+    /// Logs.
+    pub telemetry: Telemetry,
+    /// How long requests under way may take to finish when the gateway stops.
+    pub grace: Duration,
+}
+
+/// A listener for applications.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The certificate; `None`: plain text.
+    pub tls: Option<Tls>,
+}
+
+/// The files of a certificate.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The chain, PEM.
+    pub certificate: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Where practices, users and clients are kept.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// `sqlite://PATH`.
+    pub url: String,
+    /// Whether the schema is brought up to date at start.
+    pub migrate: bool,
+    /// The key that goes into every stored digest.
+    pub secret_pepper: Option<Arc<Pepper>>,
+}
+
+/// What a client may ask of the gateway itself.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Header fields of a request.
+    pub header_fields: usize,
+    /// Bytes of all of them.
+    pub header_bytes: usize,
+    /// Bytes of a request target.
+    pub target_bytes: usize,
+    /// Bytes of content, where a route does not say.
+    pub body_bytes: u64,
+    /// How long a header may take to arrive.
+    pub header_timeout: Duration,
+    /// How long a connection is kept without a request.
+    pub idle_timeout: Duration,
+    /// How long content may stand still on its way in.
+    pub body_timeout: Duration,
+    /// How long an answer may stand still on its way out.
+    pub response_timeout: Duration,
+    /// How long a request may take in all.
+    pub request_timeout: Duration,
+    /// Idle connections to upstreams that are kept.
+    pub upstream_connections: usize,
+    /// Networks whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Failed authentications of an address in a minute, for ever.
+    pub failures_per_minute: NonZeroU32,
+    /// And at once.
+    pub failures_burst: NonZeroU32,
+}
+
+/// Logs.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// What is logged, as `tracing_subscriber::EnvFilter` reads it.
+    pub log: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+/// Checks what the schema could not, and fills in the defaults. Paths count from `base`.
+pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> Gateway {
+    let mut listeners = Vec::new();
+    for (at, listener) in file.listeners.iter().enumerate() {
+        let steps = [Key("listeners"), Index(at), Key("address")];
+        if let Some(address) = address(&listener.address, &steps, found) {
+            let tls = listener.tls.as_ref().map(|tls| Tls { certificate: base.join(&tls.certificate), key: base.join(&tls.key) });
+            listeners.push(Listener { address, tls });
+        }
+    }
+    if listeners.is_empty() {
+        listeners.push(Listener { address: ([127, 0, 0, 1], 8080).into(), tls: None });
+    }
+    let management = file.management.address.as_deref().and_then(|text| address(text, &[Key("management"), Key("address")], found));
+    let millis = |value: Option<u32>, default: u32| Duration::from_millis(value.unwrap_or(default).into());
+    let size = |value: Option<u32>, default: u32| value.unwrap_or(default) as usize;
+    let limits = &file.limits;
+    let mut trusted_proxies = Vec::new();
+    for (at, text) in limits.trusted_proxies.iter().enumerate() {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+        let network = network.map_err(|_| format!("`{text}` is not a network: expected an address, or CIDR as `10.0.0.0/8`"));
+        trusted_proxies.extend(found.parsed(&[Key("limits"), Key("trusted_proxies"), Index(at)], network));
+    }
+    let failures = &limits.failed_authentications;
+    let count = |value: Option<u32>, default: u32| value.or(Some(default)).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
+    let threads =
+        file.data_plane.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |threads| threads as usize);
+    Gateway {
+        listeners,
+        threads,
+        management: management.unwrap_or_else(|| ([127, 0, 0, 1], 8081).into()),
+        store: store(file, base, found),
+        limits: Limits {
+            connections: size(limits.connections, 10_000),
+            header_fields: size(limits.header_fields, 100),
+            header_bytes: size(limits.header_bytes, 65_536),
+            target_bytes: size(limits.target_bytes, 8192),
+            body_bytes: limits.body_bytes.unwrap_or(10_485_760),
+            header_timeout: millis(limits.header_timeout_ms, 10_000),
+            idle_timeout: millis(limits.idle_timeout_ms, 75_000),
+            body_timeout: millis(limits.body_timeout_ms, 30_000),
+            response_timeout: millis(limits.response_timeout_ms, 30_000),
+            request_timeout: millis(limits.request_timeout_ms, 300_000),
+            upstream_connections: size(limits.upstream_connections, 256),
+            trusted_proxies,
+            failures_per_minute: count(failures.per_minute, 60),
+            failures_burst: count(failures.burst, 30),
+        },
+        telemetry: telemetry(file, found),
+        grace: millis(file.shutdown.grace_ms, 10_000),
+    }
+}
+
+fn telemetry(file: &GatewayFile, found: &mut Found<'_>) -> Telemetry {
+    let log = file.telemetry.log.clone().unwrap_or_else(|| "info".into());
+    let parsed = tracing_subscriber::EnvFilter::try_new(&log)
+        .map_err(|error| format!("`{log}` is not a log filter ({error}): write `info`, or `info,sigmagate::feed=debug`"));
+    let valid = found.parsed(&[Key("telemetry"), Key("log")], parsed).is_some();
+    Telemetry {
+        log: if valid { log } else { "info".into() },
+        format: file.telemetry.format.unwrap_or_default(),
+        access_log: file.telemetry.access_log.unwrap_or(true),
+    }
+}
+
+fn store(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> StoreSettings {
+    let steps = [Key("store"), Key("url")];
+    let url = file.store.url.as_ref().and_then(|url| found.parsed(&steps, secret(url, base)));
+    let url = url.unwrap_or_else(|| "sqlite://sigmagate.db".into());
+    if !url.starts_with("sqlite://") {
+        // Not the value itself: it may hold a password.
+        let scheme = url.split_once("://").map_or("no scheme", |(scheme, _)| scheme);
+        found.wrong(&steps, format!("expected `sqlite://PATH`, found {scheme}: it is the one store there is"));
+    }
+    let steps = [Key("store"), Key("secret_pepper")];
+    let pepper = file.store.secret_pepper.as_ref().and_then(|pepper| found.parsed(&steps, secret(pepper, base)));
+    let secret_pepper = pepper.and_then(|text| {
+        let pepper =
+            Pepper::new(text.as_bytes()).ok_or_else(|| format!("has {} bytes: at least {} are needed", text.len(), Pepper::MIN_BYTES));
+        found.parsed(&steps, pepper).map(Arc::new)
+    });
+    StoreSettings { url, migrate: file.store.migrate.unwrap_or(true), secret_pepper }
+}
+
+fn secret(value: &SecretFile, base: &Path) -> Result<String, String> {
+    match value {
+        SecretFile::Plain(text) => Ok(text.clone()),
+        SecretFile::File(from) => {
+            let path = base.join(&from.file);
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
+            Ok(text.trim_end().to_owned())
+        }
+        SecretFile::Env(from) => std::env::var(&from.env).map_err(|_| format!("the environment variable `{}` is not set", from.env)),
+    }
+}
+
+fn address(text: &str, steps: &[super::document::Step<'_>], found: &mut Found<'_>) -> Option<SocketAddr> {
+    let parsed = text.parse().map_err(|_| format!("`{text}` is not an address and a port: write `127.0.0.1:8080` or `[::1]:8080`"));
+    found.parsed(steps, parsed)
+}

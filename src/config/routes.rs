@@ -1,0 +1,227 @@
+//! The route map, checked.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::document::Step::{Index, Key};
+use super::document::{Place, Step};
+use super::file::{RouteFile, RoutesFile, UpstreamFile};
+use super::{Found, Gateway, did_you_mean};
+use crate::id::RouteId;
+use crate::limit::Tier;
+use crate::route::{Method, MethodSet, PathPrefix, Requirement, Route, RouteTable};
+use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
+use crate::upstream::{Server, Upstream};
+
+/// The route map.
+#[derive(Debug)]
+pub struct RouteMap {
+    /// The routes, ready to be searched.
+    pub table: RouteTable,
+    /// The rate limits, by name.
+    pub tiers: BTreeMap<Arc<str>, Tier>,
+    /// The upstreams, by name.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// The scopes that are declared.
+    pub scopes: Vec<ScopeToken>,
+}
+
+/// Checks what the schema could not; `None` if no map can be made.
+pub(super) fn build(file: &RoutesFile, gateway: &Gateway, registry: &ScopeRegistry, found: &mut Found<'_>) -> Option<RouteMap> {
+    let scopes = scopes(file, found);
+    let mut upstreams = BTreeMap::new();
+    for (name, upstream) in &file.upstreams {
+        upstreams.insert(Arc::from(name.as_str()), Arc::new(build_upstream(name, upstream, found)));
+    }
+    if file.routes.is_empty() {
+        found.wrong(&[Key("routes")], "there is no route, so every request would be refused: add a [[routes]]");
+    }
+    let mut routes = Vec::new();
+    for (at, route) in file.routes.iter().enumerate() {
+        routes.extend(build_route(at, route, gateway, &scopes, &upstreams, registry, found));
+    }
+    let mut tiers = BTreeMap::new();
+    for (name, tier) in &file.tiers {
+        if let (Some(per_second), Some(burst)) = (NonZeroU32::new(tier.per_second), NonZeroU32::new(tier.burst)) {
+            tiers.insert(Arc::from(name.as_str()), Tier { name: name.as_str().into(), per_second, burst });
+        }
+    }
+    match RouteTable::new(routes, file.ignore_case) {
+        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes }),
+        Err(conflicts) => {
+            for conflict in conflicts {
+                let first = found.node.nearest(&[Key("routes"), Index(conflict.first.0 as usize), Key("prefix")]).place.clone();
+                let line = if let Place::File { line, .. } = first { line } else { 0 };
+                let message = format!(
+                    "the route at line {line} has the same prefix and shares a method: leave one of them out, or give each its own `methods`"
+                );
+                found.wrong(&[Key("routes"), Index(conflict.second.0 as usize), Key("prefix")], message);
+            }
+            None
+        }
+    }
+}
+
+fn scopes(file: &RoutesFile, found: &mut Found<'_>) -> Vec<ScopeToken> {
+    let mut scopes: Vec<ScopeToken> = Vec::new();
+    for (at, name) in file.scopes.iter().enumerate() {
+        let steps = [Key("scopes"), Index(at)];
+        let Some(scope) = found.parsed(&steps, name.parse::<ScopeToken>()) else { continue };
+        if scope.is_all() {
+            found.wrong(&steps, "`all` is built in: leave it out");
+        } else if scopes.contains(&scope) {
+            found.wrong(&steps, format!("`{scope}` is declared twice"));
+        } else if scopes.len() == ScopeRegistry::MAX {
+            found.wrong(&steps, format!("there can be {} scopes at most", ScopeRegistry::MAX));
+        } else {
+            scopes.push(scope);
+        }
+    }
+    scopes
+}
+
+fn build_upstream(name: &str, file: &UpstreamFile, found: &mut Found<'_>) -> Upstream {
+    let mut servers = Vec::new();
+    if file.servers.is_empty() {
+        found.wrong(&[Key("upstreams"), Key(name), Key("servers")], "there is no server: name at least one, as `http://127.0.0.1:9001`");
+    }
+    for (at, origin) in file.servers.iter().enumerate() {
+        servers.extend(found.parsed(&[Key("upstreams"), Key(name), Key("servers"), Index(at)], server(origin)));
+    }
+    let millis = |value: Option<u32>, default: u32| Duration::from_millis(value.unwrap_or(default).into());
+    Upstream {
+        name: name.into(),
+        servers,
+        connect_timeout: millis(file.connect_timeout_ms, 500),
+        response_timeout: millis(file.response_timeout_ms, 30_000),
+        retries: file.retries.unwrap_or(1) as usize,
+        turn: std::sync::atomic::AtomicUsize::new(0),
+    }
+}
+
+fn server(origin: &str) -> Result<Server, String> {
+    let wrong = |why: &str| format!("`{origin}` {why}: write an origin, as `http://127.0.0.1:9001` or `https://billing.internal`");
+    let uri: http::Uri = origin.parse().map_err(|_| wrong("is not a URL"))?;
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(wrong("has a scheme other than http and https")),
+    };
+    let authority = uri.authority().ok_or_else(|| wrong("has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong("has a user name or password"));
+    }
+    if uri.path().len() > 1 || uri.query().is_some() || origin.contains('#') {
+        return Err(wrong("has a path or a query"));
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    if port == 0 || (authority.port().is_none() && authority.as_str().ends_with(|c: char| c == ':')) {
+        return Err(wrong("has no usable port"));
+    }
+    // Resolved here, so that no request ever waits for DNS. Every reload resolves anew.
+    let resolved: Option<SocketAddr> = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
+    let address = resolved.ok_or_else(|| format!("`{host}` cannot be resolved: check the name, and that DNS answers"))?;
+    Ok(Server { address, tls_name: tls.then(|| host.into()), origin: origin.trim_end_matches('/').into() })
+}
+
+fn build_route(
+    at: usize,
+    file: &RouteFile,
+    gateway: &Gateway,
+    declared: &[ScopeToken],
+    upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+    registry: &ScopeRegistry,
+    found: &mut Found<'_>,
+) -> Option<Route> {
+    let here = [Key("routes"), Index(at)];
+    let of = |name| [Key("routes"), Index(at), Key(name)];
+    let prefix = found.parsed(&of("prefix"), file.prefix.parse::<PathPrefix>());
+    let methods = match &file.methods {
+        None => Some(MethodSet::ALL),
+        Some(names) if names.is_empty() => {
+            found.wrong(&of("methods"), "is empty, so the route would take nothing: leave it out for all, or name some");
+            None
+        }
+        Some(names) => {
+            let parse =
+                |(i, name): (usize, &String)| found.parsed(&[Key("routes"), Index(at), Key("methods"), Index(i)], name.parse::<Method>());
+            let parsed: Vec<Method> = names.iter().enumerate().filter_map(parse).collect();
+            (parsed.len() == names.len()).then(|| parsed.into_iter().collect())
+        }
+    };
+    let given: Vec<&str> = ["scopes", "scopes_all", "public"].into_iter().filter(|name| found.has(&here, name)).collect();
+    let requirement = match given.as_slice() {
+        ["scopes"] => {
+            required(&of("scopes"), file.scopes.as_deref(), declared, registry, found).map(|(set, text)| (Requirement::AnyOf(set), text))
+        }
+        ["scopes_all"] => required(&of("scopes_all"), file.scopes_all.as_deref(), declared, registry, found)
+            .map(|(set, text)| (Requirement::AllOf(set), text)),
+        ["public"] if file.public == Some(true) => Some((Requirement::Public, "".into())),
+        ["public"] => {
+            found.wrong(&of("public"), "is false, and the route asks for no scope: name its `scopes`");
+            None
+        }
+        [] => {
+            found.wrong(&here, "says not what it asks for: give `scopes`, `scopes_all` or `public = true`");
+            None
+        }
+        several => {
+            found.wrong(&here, format!("has {}: give exactly one of them", several.join(" and ")));
+            None
+        }
+    };
+    let names: Vec<&str> = upstreams.keys().map(|name| &**name).collect();
+    let upstream = upstreams
+        .get(file.upstream.as_str())
+        .ok_or_else(|| format!("no upstream is called `{}`; {}", file.upstream, did_you_mean(&file.upstream, &names)));
+    let upstream = found.parsed(&of("upstream"), upstream);
+    let (requirement, scopes) = requirement?;
+    Some(Route {
+        id: RouteId(u32::try_from(at).ok()?),
+        prefix: prefix?,
+        methods: methods?,
+        requirement,
+        scopes,
+        upstream: Arc::clone(upstream?),
+        allow_path_parameters: file.allow_path_parameters,
+        forward_authorization: file.forward_authorization,
+        body_limit_bytes: file.body_limit_bytes.unwrap_or(gateway.limits.body_bytes),
+    })
+}
+
+fn required(
+    steps: &[Step<'_>],
+    names: Option<&[String]>,
+    declared: &[ScopeToken],
+    registry: &ScopeRegistry,
+    found: &mut Found<'_>,
+) -> Option<(ScopeSet, Arc<str>)> {
+    // `None`: it had the wrong type, which has been told.
+    let names = names?;
+    if names.is_empty() {
+        found.wrong(steps, "is empty: name at least one scope, or say `public = true` if everybody may pass");
+        return None;
+    }
+    let known: Vec<&str> = declared.iter().map(ScopeToken::as_str).collect();
+    let mut set = ScopeSet::EMPTY;
+    let mut wrong = false;
+    for (at, name) in names.iter().enumerate() {
+        let steps: Vec<Step<'_>> = steps.iter().copied().chain([Index(at)]).collect();
+        let scope = match declared.iter().find(|scope| scope.as_str() == name) {
+            Some(scope) => registry.intern(scope).map_err(|error| error.to_string()),
+            None if name == ScopeToken::ALL => {
+                Err("no route can ask for `all`: it is what a client has that may ask for everything".to_owned())
+            }
+            None => Err(format!("no scope `{name}` is declared in `scopes`; {}", did_you_mean(name, &known))),
+        };
+        match found.parsed(&steps, scope) {
+            Some(scope) => set = set.union(scope),
+            None => wrong = true,
+        }
+    }
+    (!wrong).then(|| (set, names.join(" ").into()))
+}

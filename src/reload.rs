@@ -1,0 +1,126 @@
+//! Takes up a new route map: on SIGHUP, and when the file changes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::config::{self, Config, Mistakes};
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::scope::ScopeRegistry;
+use crate::telemetry::Observer;
+
+/// How long a file must be left alone before it is read: an editor may write it in several steps.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// What it takes to put a route map in the place of another.
+pub struct Reloader {
+    routes: PathBuf,
+    gateway: config::Gateway,
+    registry: Arc<ScopeRegistry>,
+    gate: Arc<Gate>,
+    metrics: Arc<Metrics>,
+    observer: Arc<Observer>,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    text: Vec<u8>,
+    generation: u64,
+}
+
+impl Reloader {
+    /// A reloader that has installed the route map of `config` as its first generation.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        routes: PathBuf,
+        registry: Arc<ScopeRegistry>,
+        gate: Arc<Gate>,
+        metrics: Arc<Metrics>,
+        observer: Arc<Observer>,
+    ) -> Self {
+        let text = std::fs::read(&routes).unwrap_or_default();
+        let reloader =
+            Self { routes, gateway: config.gateway, registry, gate, metrics, observer, last: Mutex::new(Last { text, generation: 0 }) };
+        reloader.install(config.routes, &mut reloader.last.lock());
+        reloader
+    }
+
+    /// Reads the route file and takes it up, whole; a wrong one changes nothing. Blocks on the file and on DNS.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file.
+    pub fn reload(&self) -> Result<(), Mistakes> {
+        let mut last = self.last.lock();
+        last.text = std::fs::read(&self.routes).unwrap_or_default();
+        match config::load_routes(&self.routes, &self.gateway, &self.registry) {
+            Ok(routes) => {
+                let count = routes.table.routes().len();
+                self.install(routes, &mut last);
+                tracing::info!(file = %self.routes.display(), routes = count, generation = last.generation, "route map taken up");
+                Ok(())
+            }
+            Err(mistakes) => {
+                self.metrics.reload(false, last.generation);
+                tracing::error!(file = %self.routes.display(), mistakes = %mistakes, "route map refused; the one before stays in force");
+                Err(mistakes)
+            }
+        }
+    }
+
+    /// Reloads if the file says something else than when it was last read.
+    fn reload_if_changed(&self) {
+        let text = std::fs::read(&self.routes).unwrap_or_default();
+        if self.last.lock().text != text {
+            // What is wrong has been logged.
+            let _ = self.reload();
+        }
+    }
+
+    fn install(&self, routes: config::RouteMap, last: &mut Last) {
+        last.generation += 1;
+        let table = Arc::new(routes.table);
+        self.observer.install_routes(&table);
+        self.gate.install(table, routes.tiers.into_values());
+        self.metrics.reload(true, last.generation);
+    }
+}
+
+/// Reloads on every change of the file, for as long as the returned watcher lives.
+///
+/// # Errors
+/// When the operating system cannot watch the folder.
+pub fn watch(reloader: &Arc<Reloader>) -> anyhow::Result<RecommendedWatcher> {
+    let (sender, mut changes) = mpsc::channel::<()>(1);
+    let file = reloader.routes.clone();
+    // The folder, not the file: editors write another file and rename it.
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let name = file.file_name().map(ToOwned::to_owned);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // An error may hide a change; a full channel has one to look at already.
+        let concerns = event.map_or(true, |event| {
+            !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(|path| path.file_name() == name.as_deref()))
+        });
+        if concerns {
+            let _ = sender.try_send(());
+        }
+    })
+    .context("cannot watch files for changes")?;
+    watcher.watch(&folder, RecursiveMode::NonRecursive).with_context(|| format!("cannot watch `{}` for changes", folder.display()))?;
+    let reloader = Arc::clone(reloader);
+    tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
+            let reloader = Arc::clone(&reloader);
+            let _ = tokio::task::spawn_blocking(move || reloader.reload_if_changed()).await;
+        }
+    });
+    Ok(watcher)
+}

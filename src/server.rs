@@ -1,0 +1,295 @@
+//! Config -> running services, bound addresses, shutdown. The only place that wires parts together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::admin;
+use crate::cache::{Entries, Replica};
+use crate::config::{Config, Limits, Listener, Sources};
+use crate::feed;
+use crate::gate::{FailureBudget, Gate};
+use crate::id::Revision;
+use crate::limit::TierNames;
+use crate::metrics::Metrics;
+use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
+use crate::reload::{self, Reloader};
+use crate::scope::ScopeRegistry;
+use crate::store::{self, Store};
+use crate::telemetry::{AccessLog, Observer};
+
+/// How often counts that nobody needs any more are forgotten.
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// A running gateway.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    management: SocketAddr,
+    reloader: Arc<Reloader>,
+    status: watch::Receiver<Status>,
+    stop: watch::Sender<bool>,
+    data: proxy::Running,
+    active: Arc<Active>,
+    runtimes: Vec<Runtime>,
+    feed: JoinHandle<()>,
+    stop_feed: oneshot::Sender<()>,
+    admin: JoinHandle<()>,
+    stop_admin: oneshot::Sender<()>,
+    grace: Duration,
+    _watcher: notify::RecommendedWatcher,
+}
+
+/// What the feed last said.
+#[derive(Clone, Debug)]
+enum Status {
+    Joining,
+    Live(Revision),
+    Failed(String),
+}
+
+struct FeedObserver {
+    status: watch::Sender<Status>,
+    metrics: Arc<Metrics>,
+}
+
+impl feed::Observer for FeedObserver {
+    fn live(&self, revision: Revision, took: Option<Duration>, entries: Option<Entries>) {
+        self.metrics.feed_live(revision, took, entries);
+        self.status.send_if_modified(|status| match status {
+            Status::Live(known) if *known == revision => false,
+            status => {
+                *status = Status::Live(revision);
+                true
+            }
+        });
+    }
+
+    fn failed(&self, error: &store::Error) {
+        let text = chain(error);
+        self.metrics.feed_failed();
+        tracing::warn!(error = %text, "the store cannot be followed");
+        self.status.send_replace(Status::Failed(text));
+    }
+
+    fn stale(&self) {
+        self.metrics.feed_stale();
+        self.status.send_if_modified(|status| {
+            let live = matches!(status, Status::Live(_));
+            if live {
+                *status = Status::Joining;
+            }
+            live
+        });
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl Server {
+    /// Starts everything, and returns once the gateway is ready to admit.
+    ///
+    /// # Errors
+    /// A port in use, a certificate that cannot be read, a store that cannot be followed: each says what to do. Nothing is
+    /// left running.
+    pub async fn start(config: Config, sources: &Sources, registry: Arc<ScopeRegistry>, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        let gateway = config.gateway.clone();
+        let listeners = gateway.listeners.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+        let management = bound("management.address", gateway.management, TcpListener::bind(gateway.management).await)?;
+        let metrics = Metrics::new();
+        let tiers = Arc::new(TierNames::default());
+        let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)));
+        let budget = FailureBudget { per_minute: gateway.limits.failures_per_minute, burst: gateway.limits.failures_burst };
+        let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, gateway.store.secret_pepper.clone()));
+        let access_log = gateway.telemetry.access_log.then(|| AccessLog::stdout(Arc::clone(&metrics)));
+        let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
+        let reloader =
+            Reloader::new(config, sources.routes.clone(), registry, Arc::clone(&gate), Arc::clone(&metrics), Arc::clone(&observer));
+        let reloader = Arc::new(reloader);
+        let lease = Arc::clone(&replica);
+        metrics.set_lease_source(move || lease.lease_until().since(crate::clock::boot_time()).as_secs_f64());
+
+        let (status, watched) = watch::channel(Status::Joining);
+        let (stop_feed, feed_stopped) = oneshot::channel::<()>();
+        let feed_observer = Arc::new(FeedObserver { status, metrics: Arc::clone(&metrics) });
+        let feed = tokio::spawn(feed::run(store, Arc::clone(&replica), feed_observer, async {
+            // Dropped without a word means the same.
+            let _ = feed_stopped.await;
+        }));
+        wait_until_live(watched.clone()).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let addresses = listeners.iter().map(Bound::address).collect();
+        let shared = Shared::new(Arc::clone(&gate), observer, settings(&gateway.limits));
+        let active = shared.active();
+        let counted = Arc::clone(&active);
+        metrics.set_active_source(move || (counted.connections(), counted.requests()));
+        let runtimes = runtimes(gateway.threads)?;
+        let handles: Vec<_> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+        let data = proxy::start_on(listeners, shared, &stopped, &handles)?;
+        let (stop_admin, admin_stopped) = oneshot::channel::<()>();
+        let management_address = management.local_addr()?;
+        let readiness = watched.clone();
+        let state = admin::State::new(metrics, move || match &*readiness.borrow() {
+            Status::Live(revision) => Ok(*revision),
+            Status::Joining => Err("the store is being read".into()),
+            Status::Failed(why) => Err(why.clone()),
+        });
+        let admin = tokio::spawn(async move {
+            let stopped = async {
+                let _ = admin_stopped.await;
+            };
+            if let Err(error) = admin::serve(management, state, stopped).await {
+                tracing::error!(%error, "the management listener ended");
+            }
+        });
+        let pruned = Arc::downgrade(&gate);
+        tokio::spawn(async move {
+            while let Some(gate) = pruned.upgrade() {
+                gate.prune();
+                drop(gate);
+                tokio::time::sleep(PRUNE).await;
+            }
+        });
+        let watcher = reload::watch(&reloader)?;
+        Ok(Self {
+            addresses,
+            management: management_address,
+            reloader,
+            status: watched,
+            stop,
+            data,
+            active,
+            runtimes,
+            feed,
+            stop_feed,
+            admin,
+            stop_admin,
+            grace: gateway.grace,
+            _watcher: watcher,
+        })
+    }
+
+    /// Where applications connect, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where operators connect.
+    #[must_use]
+    pub const fn management_address(&self) -> SocketAddr {
+        self.management
+    }
+
+    /// Waits until the gateway has applied `revision`.
+    pub async fn applied(&mut self, revision: Revision) {
+        // An error means that the feed has ended; then nothing is admitted either.
+        let _ = self.status.wait_for(|status| matches!(status, Status::Live(applied) if *applied >= revision)).await;
+    }
+
+    /// Takes no new connection, lets requests under way finish within the grace time, and stops.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        self.data.closed().await;
+        if tokio::time::timeout(self.grace, self.active.idle()).await.is_err() {
+            tracing::warn!(grace_ms = self.grace.as_millis(), "requests were still under way when the grace time ended");
+        }
+        let _ = self.stop_feed.send(());
+        let _ = self.feed.await;
+        let _ = self.stop_admin.send(());
+        // A client that holds its connection to the management listener open must not hold up the end.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.admin).await;
+        // Whatever is left of the requests ends here. Not waited for: dropping a runtime inside another would block it.
+        self.runtimes.into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+fn bind(listener: &Listener) -> anyhow::Result<Bound> {
+    let certificate = listener.tls.as_ref().map(|tls| Certificate::load(&tls.certificate, &tls.key).map(Arc::new)).transpose()?;
+    let socket = bound("listeners.address", listener.address, std::net::TcpListener::bind(listener.address))?;
+    Ok(Bound::new(socket, certificate)?)
+}
+
+/// The socket, or what to do so that there is one.
+fn bound<T>(key: &str, address: SocketAddr, socket: std::io::Result<T>) -> anyhow::Result<T> {
+    socket.with_context(|| match () {
+        () if std::net::TcpListener::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) => {
+            format!("{address} is in use: end whatever listens there, or change `{key}`")
+        }
+        () => {
+            format!("cannot listen on {address}: check that this machine has the address and that the port is allowed, or change `{key}`")
+        }
+    })
+}
+
+fn settings(limits: &Limits) -> Settings {
+    Settings {
+        max_connections: limits.connections,
+        header_timeout: limits.header_timeout,
+        handshake_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        body_timeout: limits.body_timeout,
+        write_timeout: limits.response_timeout,
+        request_timeout: limits.request_timeout,
+        header_fields: limits.header_fields,
+        header_bytes: limits.header_bytes,
+        target_bytes: limits.target_bytes,
+        upstream_pool: limits.upstream_connections,
+        trusted_proxies: limits.trusted_proxies.clone(),
+        ..Settings::default()
+    }
+}
+
+/// One runtime of one thread each: a connection stays on its thread, which costs less than handing it around.
+fn runtimes(threads: usize) -> anyhow::Result<Vec<Runtime>> {
+    let build =
+        |n: usize| tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name(format!("data-{n}")).enable_all().build();
+    (0..threads).map(build).collect::<std::io::Result<_>>().context("cannot start the threads that serve applications")
+}
+
+async fn wait_until_live(mut status: watch::Receiver<Status>) -> anyhow::Result<()> {
+    let reached = status.wait_for(|status| !matches!(status, Status::Joining)).await.context("the feed ended before it began")?;
+    match &*reached {
+        Status::Failed(why) => bail!("{why}"),
+        Status::Joining | Status::Live(_) => Ok(()),
+    }
+}
+
+/// Runs until SIGTERM or SIGINT; SIGHUP reloads the route map.
+///
+/// # Errors
+/// When signals cannot be received.
+pub async fn until_stopped(server: Server) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                let reloader = Arc::clone(&server.reloader);
+                // What is wrong has been logged.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+            }
+        }
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Logs, and what takes note of each request.
+
+mod access_log;
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+pub use access_log::AccessLog;
+
+use crate::config::{LogFormat, Telemetry};
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::record::{Record, Recorder};
+use crate::route::RouteTable;
+
+/// The framework logs an error for what any client can cause. What matters of it is in the access log and the metrics.
+const QUIET: &str = "pingora_proxy=off,pingora_core=off,pingora_pool=off";
+
+/// Sends log lines to standard error from now on. Called once, by what runs.
+///
+/// # Errors
+/// A filter that cannot be read; or logs are sent somewhere already.
+pub fn init(settings: &Telemetry) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.log)).context("`telemetry.log` is not a log filter")?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr.make_writer_boxed());
+    match settings.format {
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Text => lines.with_target(false).try_init(),
+    }
+    .map_err(|error| anyhow::anyhow!("logs are set up already: {error}"))
+}
+
+trait Boxed {
+    fn make_writer_boxed(self) -> tracing_subscriber::fmt::writer::BoxMakeWriter;
+}
+
+impl<W: for<'a> MakeWriter<'a> + Send + Sync + 'static> Boxed for W {
+    fn make_writer_boxed(self) -> tracing_subscriber::fmt::writer::BoxMakeWriter {
+        tracing_subscriber::fmt::writer::BoxMakeWriter::new(self)
+    }
+}
+
+/// Takes note of each request: in the metrics, and in the access log where there is one.
+pub struct Observer {
+    metrics: Arc<Metrics>,
+    routes: ArcSwap<RouteMetrics>,
+    access_log: Option<AccessLog>,
+}
+
+impl Observer {
+    /// An observer that knows no routes yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, access_log: Option<AccessLog>) -> Self {
+        let none = RouteTable::new(Vec::new(), false).expect("no routes, no conflict");
+        let routes = ArcSwap::from_pointee(metrics.for_routes(&none, None));
+        Self { metrics, routes, access_log }
+    }
+
+    /// Counts under the routes of this table from now on.
+    pub fn install_routes(&self, table: &RouteTable) {
+        self.routes.store(Arc::new(self.metrics.for_routes(table, Some(&self.routes.load()))));
+    }
+}
+
+impl Recorder for Observer {
+    fn record(&self, record: &Record<'_>) {
+        self.routes.load().record(record);
+        if let Some(log) = &self.access_log {
+            log.write(record);
+        }
+    }
+}

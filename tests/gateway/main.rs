@@ -1,0 +1,8 @@
+//! Stories told through the real listeners: a gateway, a store and an upstream of its own for each.
+
+mod answers;
+mod changes;
+mod headers;
+mod raw;
+mod start;
+mod support;

@@ -1,0 +1,64 @@
+//! A gateway that cannot do its work does not start, and says what to do.
+
+use std::path::Path;
+use std::process::Output;
+
+use tokio::process::Command;
+
+async fn serve(dir: &Path, settings: &str, routes: &str) -> Output {
+    std::fs::write(dir.join("gateway.toml"), settings).unwrap();
+    std::fs::write(dir.join("routes.toml"), routes).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
+    command.arg("serve").arg("--config").arg(dir.join("gateway.toml")).kill_on_drop(true).output().await.unwrap()
+}
+
+const ROUTES: &str = "scopes = [\"billing\"]\n[upstreams.core]\nservers = [\"http://127.0.0.1:9\"]\n[[routes]]\nprefix = \"/billing\"\nscopes = [\"billing\"]\nupstream = \"core\"\n";
+
+fn settings(dir: &Path, listener: &str, database: &str) -> String {
+    format!(
+        "[[listeners]]\n{listener}\n[management]\naddress = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite://{}/{database}\"\n",
+        dir.display()
+    )
+}
+
+const PLAIN: &str = "address = \"127.0.0.1:0\"";
+
+#[tokio::test]
+async fn what_keeps_it_from_starting_is_said_and_the_exit_code_is_not_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(dir.path().join("corrupt.db"), "this is no database, but it is long enough to be read as one".repeat(100)).unwrap();
+    let port_in_use = format!("address = \"{}\"", taken.local_addr().unwrap());
+    let no_certificate = format!("{PLAIN}\ntls = {{ certificate = \"missing.pem\", key = \"missing.key\" }}");
+    let rows = [
+        (settings(dir.path(), &port_in_use, "a.db"), ROUTES.to_owned(), vec!["in use"]),
+        (settings(dir.path(), &no_certificate, "b.db"), ROUTES.to_owned(), vec!["missing.pem"]),
+        (settings(dir.path(), PLAIN, "corrupt.db"), ROUTES.to_owned(), vec!["corrupt.db"]),
+        (settings(dir.path(), PLAIN, "no/such/folder/c.db"), ROUTES.to_owned(), vec!["no/such/folder"]),
+        (settings(dir.path(), PLAIN, "d.db"), ROUTES.replace("\"core\"", "\"cor\""), vec!["routes.toml:7", "core"]),
+        (
+            format!("{}\n[limits]\nconections = 5\n", settings(dir.path(), PLAIN, "e.db")),
+            ROUTES.to_owned(),
+            vec!["gateway.toml:", "conections", "connections"],
+        ),
+    ];
+    for (settings, routes, says) in rows {
+        let output = serve(dir.path(), &settings, &routes).await;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{says:?} {error}");
+        for words in says {
+            assert!(error.contains(words), "`{words}` in {error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_database_is_served_by_one_gateway() {
+    let world = crate::support::World::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(world.dir.path(), PLAIN, "gateway.db");
+    let output = serve(dir.path(), &settings, ROUTES).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("already"), "{output:?}");
+    assert_eq!(world.status("/billing", "billing").await, 200, "the one that serves goes on");
+}
