@@ -2,7 +2,6 @@
 
 mod secret;
 
-pub(crate) use secret::fill_base62;
 pub use secret::{DigestKind, MalformedSecret, Pepper, Secret, SecretDigest};
 
 use crate::clock::Timestamp;

@@ -140,7 +140,8 @@ mod tests {
 
     use super::*;
     use crate::clock::now;
-    use crate::credential::{Presented, find, usable_at};
+    use crate::credential::{Presented, usable_at};
+    use crate::entity::StoredSecret;
     use crate::store::{ClientEdit, SqliteStore};
 
     async fn world() -> (tempfile::TempDir, Lifecycle, Actor) {
@@ -152,6 +153,10 @@ mod tests {
         lifecycle.put_practice(&"p".parse().unwrap(), " Practice ", &by).await.unwrap();
         lifecycle.approve(&"p".parse().unwrap(), &by).await.unwrap();
         (dir, lifecycle, by)
+    }
+
+    fn find<'a>(secrets: &'a [StoredSecret], presented: &Presented) -> Option<&'a StoredSecret> {
+        secrets.iter().find(|secret| presented.proves(&secret.digest))
     }
 
     fn request() -> NewClientRequest {

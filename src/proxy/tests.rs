@@ -1,13 +1,14 @@
-//! The data plane over real sockets, with a stub of the gate and an upstream that tells what it saw.
+//! The data plane over real sockets, with an upstream that tells what it saw.
 
 mod framing;
 mod world;
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::*;
-use world::{World, header, status};
+use crate::id::Revision;
+use crate::store::Change;
+use world::{World, authorization, header, revoked, status};
 
 #[tokio::test]
 async fn an_admitted_request_reaches_the_upstream_with_identity_and_without_its_credential() {
@@ -169,11 +170,20 @@ async fn an_upstream_that_is_down_or_slow_is_told_apart() {
 #[tokio::test]
 async fn a_revocation_between_decision_and_forwarding_counts() {
     let world = World::start().await;
-    world.gate.revoked.store(true, Ordering::Release);
-    let answer = world.send(b"GET /billing HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n").await;
+    let mut client = world.connect().await;
+    client.write(b"GET /stalled HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer good\r\n\r\n").await;
+    // Admitted, and waiting for its connection to the upstream. (Were it revoked sooner still, the answer is the same.)
+    while world.active.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::task::yield_now().await;
+    let id = revoked("good").id;
+    world.replica.apply(Revision(2), &[Change::Client(id, Some(revoked("good")))]);
+    let (first, _) = world.stalled.accept().await.unwrap();
+    let answer = client.answer().await;
     assert_eq!(status(&answer), 401, "{answer}");
-    assert_eq!(world.upstream_requests(), 0);
     assert!(world.record().await.contains("revoked 401"));
+    drop(first);
 }
 
 #[tokio::test]
@@ -310,7 +320,7 @@ async fn http2_without_tls_is_held_to_the_same_rules() {
     let world = World::start().await;
     let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     let url = |path: &str| format!("http://{}{path}", world.address);
-    let request = |path: &str| client.get(url(path)).header("authorization", "Bearer good");
+    let request = |path: &str| client.get(url(path)).header("authorization", authorization("good"));
     let answer = request("/billing/%61").header("cookie", "a=1").header("cookie", "b=2").body("hello").send().await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
     let seen = world.seen().await;

@@ -1,34 +1,100 @@
 //! A data plane on loopback, its upstream, and a client that speaks in bytes.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use http::HeaderValue;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::cache::{ClientRecord, Identity};
-use crate::gate::Gate;
-use crate::id::{ClientId, RouteId};
-use crate::limit::Quota;
+use crate::cache::Replica;
+use crate::clock::{Timestamp, boot_time};
+use crate::credential::Secret;
+use crate::entity::{ApiAccess, Client as Entity, Practice, StoredSecret};
+use crate::gate::{self, FailureBudget, Gate};
+use crate::id::{ClientId, Revision, RouteId};
+use crate::limit::{Tier, TierNames};
 use crate::proxy::{Active, Bound, Certificate, Settings, Shared, start_on};
 use crate::record::{Record, Recorder};
 use crate::route::{MethodSet, Requirement, Route, RouteTable};
-use crate::scope::ScopeSet;
+use crate::scope::{ScopeRegistry, ScopeToken};
+use crate::store::Snapshot;
 use crate::upstream::{Server, Upstream};
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A client that the tests call by name: `Bearer good` in a request stands for its credential.
+struct App {
+    name: &'static str,
+    n: u8,
+    scope: &'static str,
+    tier: Option<&'static str>,
+    secret: Secret,
+}
+
+static APPS: LazyLock<[App; 3]> = LazyLock::new(|| {
+    let app = |name, n, scope, tier| App { name, n, scope, tier, secret: Secret::generate() };
+    [app("good", 0, "billing", None), app("narrow", 1, "tasks", None), app("often", 2, "billing", Some("one"))]
+});
+
+impl App {
+    fn id(&self) -> ClientId {
+        ClientId::from_random([self.n; 20])
+    }
+
+    fn client(&self) -> Entity {
+        Entity {
+            id: self.id(),
+            practice_id: "p1".parse().unwrap(),
+            owner: None,
+            name: self.name.into(),
+            scopes: vec![self.scope.parse().unwrap()],
+            allowed_addresses: vec![],
+            tier: self.tier.map(Into::into),
+            created_at: Timestamp(0),
+            expires_at: None,
+            revoked_at: None,
+            secrets: vec![StoredSecret { generation: 1, digest: self.secret.digest(None), created_at: Timestamp(0), expires_at: None }],
+        }
+    }
+}
+
+/// The row of a client, revoked.
+pub fn revoked(name: &str) -> Entity {
+    Entity { revoked_at: Some(Timestamp(1)), ..APPS.iter().find(|app| app.name == name).unwrap().client() }
+}
+
+/// The credential of a client.
+pub fn authorization(name: &str) -> String {
+    let app = APPS.iter().find(|app| app.name == name).unwrap();
+    format!("Basic {}", STANDARD.encode(format!("{}:{}", app.id(), app.secret.reveal())))
+}
+
+fn with_credentials(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for app in &*APPS {
+        let stands = format!("Bearer {}", app.name);
+        while let Some(at) = bytes.windows(stands.len()).position(|w| w == stands.as_bytes()) {
+            bytes.splice(at..at + stands.len(), authorization(app.name).into_bytes());
+        }
+    }
+    bytes
+}
+
 pub struct World {
     pub address: SocketAddr,
-    pub gate: Arc<Gate>,
+    pub replica: Arc<Replica>,
+    pub stalled: TcpListener,
+    _filling: TcpStream,
     pub active: Arc<Active>,
     requests: Arc<AtomicUsize>,
     seen: Mutex<mpsc::UnboundedReceiver<String>>,
@@ -82,6 +148,11 @@ impl World {
         let requests = Arc::new(AtomicUsize::new(0));
         let up = upstream(to_seen, Arc::clone(&requests)).await;
         let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // A socket whose queue is full: a connection to it is made only once somebody takes from the queue.
+        let stalled = tokio::net::TcpSocket::new_v4().unwrap();
+        stalled.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let stalled = stalled.listen(0).unwrap();
+        let filling = TcpStream::connect(stalled.local_addr().unwrap()).await.unwrap();
         let route = |n: u16, prefix: &str, servers: &[SocketAddr], requirement: Requirement, methods: MethodSet| Route {
             id: route_id(n),
             prefix: prefix.parse().unwrap(),
@@ -91,7 +162,7 @@ impl World {
             upstream: Arc::new(Upstream {
                 name: prefix.into(),
                 servers: servers.iter().map(|a| Server { address: *a, tls_name: None, origin: "x".into() }).collect(),
-                connect_timeout: Duration::from_secs(1),
+                connect_timeout: PATIENCE,
                 response_timeout: Duration::from_millis(1500),
                 retries: 1,
                 turn: AtomicUsize::new(0),
@@ -101,30 +172,38 @@ impl World {
             body_limit_bytes: 1000,
         };
         let routes = vec![
-            route(0, "/billing", &[up], Requirement::AnyOf(ScopeSet::ALL), MethodSet::ALL),
+            route(0, "/billing", &[up], Requirement::Public, MethodSet::ALL),
             route(1, "/open", &[up], Requirement::Public, MethodSet::ALL),
             route(2, "/down", &[down], Requirement::Public, MethodSet::ALL),
             route(3, "/half", &[down, up], Requirement::Public, MethodSet::ALL),
+            route(4, "/stalled", &[stalled.local_addr().unwrap()], Requirement::Public, MethodSet::ALL),
+            // An upstream without servers: the configuration refuses it, and here it stands for whatever else could panic.
+            route(5, "/open/panic", &[], Requirement::Public, MethodSet::ALL),
         ];
-        let id = ClientId::from_random([0; 20]);
-        let client = ClientRecord {
-            id,
-            practice: "p1".parse().unwrap(),
-            owner: None,
-            scopes: "billing".to_owned(),
-            identity: Identity {
-                client_id: HeaderValue::from_str(&id.to_text()).unwrap(),
-                practice_id: HeaderValue::from_static("p1"),
-                user_id: None,
-                scopes: HeaderValue::from_static("billing"),
-            },
+        let (registry, tiers) = (Arc::new(ScopeRegistry::default()), Arc::new(TierNames::default()));
+        let billing: ScopeToken = "billing".parse().unwrap();
+        let billing = registry.intern(&billing).unwrap();
+        let mut routes = routes;
+        routes[0].requirement = Requirement::AnyOf(billing);
+        routes[4].requirement = Requirement::AnyOf(billing);
+        let replica = Arc::new(Replica::new(registry, Arc::clone(&tiers)));
+        let practice = Practice { id: "p1".parse().unwrap(), name: "Practice".into(), api_access: ApiAccess::Active };
+        let clients = APPS.iter().map(|app| app.client()).collect();
+        replica.replace(&Snapshot { head: Revision(1), practices: vec![practice], users: vec![], clients });
+        replica.extend_lease(boot_time().after(Duration::from_secs(3600)));
+        let many = NonZeroU32::new(1_000_000).unwrap();
+        let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, FailureBudget { per_minute: many, burst: many }, None));
+        let tier = |name: &str, per_second: u32, burst: u32| Tier {
+            name: name.into(),
+            per_second: NonZeroU32::new(per_second).unwrap(),
+            burst: NonZeroU32::new(burst).unwrap(),
         };
-        let gate = Arc::new(Gate {
-            routes: RouteTable::new(routes, false).unwrap(),
-            client: Arc::new(client),
-            quota: Some(Quota { policy: "standard".into(), burst: 100, window_secs: 2, remaining: 99, reset_secs: 1 }),
-            revoked: AtomicBool::new(false),
-        });
+        gate.install(Arc::new(RouteTable::new(routes, false).unwrap()), [tier("standard", 50, 100), tier("one", 1, 1)]);
+        // Used up before the test begins.
+        let often = authorization("often");
+        let request =
+            gate::Request { method: b"GET", target: b"/billing", authorization: Some(often.as_bytes()), peer: [127, 0, 0, 1].into() };
+        assert!(gate.decide(&request).outcome.is_ok());
         let (to_records, records) = mpsc::unbounded_channel();
         let shared = Shared::new(Arc::clone(&gate), Arc::new(Notes(to_records)), settings);
         let active = shared.active();
@@ -133,7 +212,7 @@ impl World {
         let address = bound.address();
         let (stop, stopped) = watch::channel(false);
         start_on(vec![bound], shared, &stopped, runtimes).unwrap();
-        Self { address, gate, active, requests, seen: Mutex::new(seen), records: Mutex::new(records), stop }
+        Self { address, replica, stalled, _filling: filling, active, requests, seen: Mutex::new(seen), records: Mutex::new(records), stop }
     }
 
     pub async fn connect(&self) -> Client {
@@ -176,7 +255,7 @@ pub struct Client {
 
 impl Client {
     pub async fn write(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
+        self.stream.write_all(&with_credentials(bytes)).await.unwrap();
     }
 
     pub async fn try_write(&mut self, bytes: &[u8]) -> bool {
