@@ -36,7 +36,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     data: proxy::Running,
     active: Arc<Active>,
-    runtimes: Vec<Runtime>,
+    runtimes: Runtimes,
     feed: JoinHandle<()>,
     stop_feed: oneshot::Sender<()>,
     admin: JoinHandle<()>,
@@ -138,7 +138,7 @@ impl Server {
         let counted = Arc::clone(&active);
         metrics.set_active_source(move || (counted.connections(), counted.requests()));
         let runtimes = runtimes(gateway.threads)?;
-        let handles: Vec<_> = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+        let handles: Vec<_> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
         let data = proxy::start_on(listeners, shared, &stopped, &handles)?;
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
@@ -213,8 +213,8 @@ impl Server {
         let _ = self.stop_admin.send(());
         // A client that holds its connection to the management listener open must not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.admin).await;
-        // Whatever is left of the requests ends here. Not waited for: dropping a runtime inside another would block it.
-        self.runtimes.into_iter().for_each(Runtime::shutdown_background);
+        // Whatever is left of the requests ends here.
+        drop(self.runtimes);
     }
 }
 
@@ -255,10 +255,20 @@ fn settings(limits: &Limits) -> Settings {
 }
 
 /// One runtime of one thread each: a connection stays on its thread, which costs less than handing it around.
-fn runtimes(threads: usize) -> anyhow::Result<Vec<Runtime>> {
+struct Runtimes(Vec<Runtime>);
+
+fn runtimes(threads: usize) -> anyhow::Result<Runtimes> {
     let build =
         |n: usize| tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name(format!("data-{n}")).enable_all().build();
-    (0..threads).map(build).collect::<std::io::Result<_>>().context("cannot start the threads that serve applications")
+    let runtimes = (0..threads).map(build).collect::<std::io::Result<_>>();
+    runtimes.map(Runtimes).context("cannot start the threads that serve applications")
+}
+
+impl Drop for Runtimes {
+    fn drop(&mut self) {
+        // Not waited for: a runtime must not block inside another.
+        self.0.drain(..).for_each(Runtime::shutdown_background);
+    }
 }
 
 async fn wait_until_live(mut status: watch::Receiver<Status>) -> anyhow::Result<()> {

@@ -204,7 +204,10 @@ async fn create(create: Create, context: &Context) -> anyhow::Result<()> {
     let out = &mut io::stdout().lock();
     if context.json {
         let secret = issued.secret.reveal();
-        return print_json(out, &json!({ "client": issued.client, "secret": secret, "receipt": issued.receipt }));
+        return print_json(
+            out,
+            &json!({ "client_id": issued.client.id, "client_secret": secret, "client": issued.client, "receipt": issued.receipt }),
+        );
     }
     writeln!(out, "client id  {}", issued.client.id)?;
     writeln!(out, "secret     {}", issued.secret.reveal())?;
@@ -222,7 +225,7 @@ async fn rotate(client: ClientId, overlap: Overlap, context: &Context) -> anyhow
             &json!({
                 "client_id": client,
                 "generation": rotated.generation,
-                "secret": rotated.secret.reveal(),
+                "client_secret": rotated.secret.reveal(),
                 "others_end": rotated.others_end,
                 "receipt": rotated.receipt,
             }),

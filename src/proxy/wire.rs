@@ -97,6 +97,10 @@ pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
     if target.len() > limits.target {
         return Err(Denial::UriTooLong);
     }
+    // http::Uri would drop it without a word.
+    if target.contains(&b'#') {
+        return Err(Denial::Malformed(MalformedRequest::Target("a fragment does not belong in a request target")));
+    }
     if target.is_empty() || !target.iter().all(|byte| matches!(byte, 0x21..=0x7e)) {
         return Err(Denial::Malformed(MalformedRequest::Target("the target has a control character or one that is not ASCII")));
     }

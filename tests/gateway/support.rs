@@ -179,7 +179,7 @@ impl World {
         let registry = Arc::new(ScopeRegistry::default());
         let config = config::load(&sources, std::iter::empty(), &registry).unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&format!("sqlite://{}", database.display()), true).await.unwrap());
-        let lifecycle = Lifecycle::new(Arc::clone(&store), config.gateway.secret_pepper.clone());
+        let lifecycle = Lifecycle::new(Arc::clone(&store), config.gateway.store.secret_pepper.clone());
         let server = Server::start(config, &sources, registry, store).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().http1_only().build().unwrap();
         let mut world = Self {
