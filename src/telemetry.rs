@@ -7,7 +7,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 pub use access_log::AccessLog;
 
@@ -25,22 +24,13 @@ const QUIET: &str = "pingora_proxy=off,pingora_core=off,pingora_pool=off";
 /// A filter that cannot be read; or logs are sent somewhere already.
 pub fn init(settings: &Telemetry) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.log)).context("`telemetry.log` is not a log filter")?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr.make_writer_boxed());
+    // A reader of the log that has gone away must not take the gateway along: complaining about it on the same pipe would.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
     match settings.format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
         LogFormat::Text => lines.with_target(false).try_init(),
     }
     .map_err(|error| anyhow::anyhow!("logs are set up already: {error}"))
-}
-
-trait Boxed {
-    fn make_writer_boxed(self) -> tracing_subscriber::fmt::writer::BoxMakeWriter;
-}
-
-impl<W: for<'a> MakeWriter<'a> + Send + Sync + 'static> Boxed for W {
-    fn make_writer_boxed(self) -> tracing_subscriber::fmt::writer::BoxMakeWriter {
-        tracing_subscriber::fmt::writer::BoxMakeWriter::new(self)
-    }
 }
 
 /// Takes note of each request: in the metrics, and in the access log where there is one.

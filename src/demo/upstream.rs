@@ -34,7 +34,7 @@ fn router() -> Router {
 
 async fn no_store(request: Request, next: middleware::Next) -> Response {
     let mut response = next.run(request).await;
-    response.headers_mut().insert("cache-control", axum::http::HeaderValue::from_static("no-store"));
+    response.headers_mut().insert("cache-control", http::HeaderValue::from_static("no-store"));
     response
 }
 
