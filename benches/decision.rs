@@ -111,10 +111,10 @@ fn decisions(c: &mut Criterion) {
         let (right, wrong) = (request(authorization.leak(), target), request(wrong.leak(), target));
         assert!(gate.decide(&right).outcome.is_ok() && gate.decide(&wrong).outcome.is_err());
         c.bench_function(&format!("gate/permit/{routes} routes/{clients} clients"), |b| {
-            b.iter(|| gate.decide(black_box(&right)).outcome.is_ok())
+            b.iter(|| gate.decide(black_box(&right)).outcome.is_ok());
         });
         c.bench_function(&format!("gate/401/{routes} routes/{clients} clients"), |b| {
-            b.iter(|| gate.decide(black_box(&wrong)).outcome.is_ok())
+            b.iter(|| gate.decide(black_box(&wrong)).outcome.is_ok());
         });
     }
 }

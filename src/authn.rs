@@ -75,17 +75,19 @@ fn basic(encoded: &[u8]) -> Result<Credential, Denial> {
     parsed.ok_or(malformed)
 }
 
+/// The names under which credentials are found in queries.
+const IN_QUERY: [&str; 4] = ["access_token", "client_secret", "client_assertion", "api_key"];
+
 /// Whether the query names a credential: refused wherever it leads, since queries end up in logs and histories.
 #[must_use]
 pub fn credential_in_query(query: &str) -> bool {
     query.split('&').any(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
-        const NAMES: [&str; 4] = ["access_token", "client_secret", "client_assertion", "api_key"];
         if name.contains(['%', '+']) {
             let decoded = decode(name);
-            NAMES.iter().any(|known| decoded.eq_ignore_ascii_case(known.as_bytes()))
+            IN_QUERY.iter().any(|known| decoded.eq_ignore_ascii_case(known.as_bytes()))
         } else {
-            NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+            IN_QUERY.iter().any(|known| name.eq_ignore_ascii_case(known))
         }
     })
 }

@@ -117,7 +117,7 @@ impl Cli {
             Verb::Routes(args) => routes::run(&args, &sources, self.json, &mut stdout),
             Verb::Schema(args) => schema::run(&args, &mut stdout),
             Verb::Completions(args) => completions::run::<Self>(&args, &mut stdout),
-            Verb::Migrate(args) => migrate::run(args, &database(self.database, &sources)?, self.json).await.map(|()| 0),
+            Verb::Migrate(args) => migrate::run(args, &database(self.database.as_deref(), &sources)?, self.json).await.map(|()| 0),
             Verb::Explain(args) => {
                 let registry = Arc::new(ScopeRegistry::default());
                 let config = load(&sources, self.database.as_deref(), &registry)?;
@@ -160,8 +160,8 @@ async fn context(database: Option<String>, sources: &Sources, json: bool) -> any
     Ok(Context { store, lifecycle, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
 }
 
-fn database(database: Option<String>, sources: &Sources) -> anyhow::Result<String> {
-    Ok(config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?.store.url)
+fn database(database: Option<&str>, sources: &Sources) -> anyhow::Result<String> {
+    Ok(config::load_gateway(sources.gateway.as_deref(), environment(database))?.store.url)
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Found<'_> {
                     key.push('.');
                     key.push_str(name);
                 }
-                Step::Index(at) => key.push_str(&format!("[{at}]")),
+                Step::Index(at) => key = format!("{key}[{at}]"),
             }
         }
         // Missing keys, and what had the wrong type, have been told when the document was held against its schema.

@@ -42,31 +42,25 @@ pub struct Args {
 /// # Errors
 /// Whatever keeps it from starting, with what to do about it.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let (_temporary, dir) = match &args.data {
-        Some(dir) => {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make the folder `{}`: choose another with --data", dir.display()))?;
-            (None, dir.canonicalize()?)
-        }
-        None => {
-            let temporary = tempfile::Builder::new()
-                .prefix("sigmagate-demo-")
-                .tempdir()
-                .context("cannot make a temporary folder: give one with --data")?;
-            let dir = temporary.path().to_owned();
-            (Some(temporary), dir)
-        }
+    let (_temporary, dir) = if let Some(dir) = &args.data {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make the folder `{}`: choose another with --data", dir.display()))?;
+        (None, dir.canonicalize()?)
+    } else {
+        let temporary =
+            tempfile::Builder::new().prefix("sigmagate-demo-").tempdir().context("cannot make a temporary folder: give one with --data")?;
+        let dir = temporary.path().to_owned();
+        (Some(temporary), dir)
     };
     let stop_upstream = tokio::sync::oneshot::channel::<()>();
-    let upstream_url = match &args.upstream {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("no free port for the example service")?;
-            let url = format!("http://{}", listener.local_addr()?);
-            tokio::spawn(upstream::serve(listener, async {
-                let _ = stop_upstream.1.await;
-            }));
-            url
-        }
+    let upstream_url = if let Some(url) = &args.upstream {
+        url.trim_end_matches('/').to_owned()
+    } else {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("no free port for the example service")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        tokio::spawn(upstream::serve(listener, async {
+            let _ = stop_upstream.1.await;
+        }));
+        url
     };
     let sources = write_config(&dir, &args, &upstream_url)?;
     let registry = Arc::new(ScopeRegistry::default());

@@ -37,8 +37,8 @@ pub struct Metrics {
     polls: [IntCounter; 2],
     apply: Histogram,
     lease: Gauge,
-    lease_source: Mutex<Option<Source>>,
-    active_source: Mutex<Option<Box<dyn Fn() -> (usize, usize) + Send + Sync>>>,
+    lease_source: Mutex<Option<Source<f64>>>,
+    active_source: Mutex<Option<Source<(usize, usize)>>>,
     generation: IntGauge,
     last_reload: IntGauge,
     reloads: [IntCounter; 2],
@@ -46,7 +46,7 @@ pub struct Metrics {
     process: process::Process,
 }
 
-type Source = Box<dyn Fn() -> f64 + Send + Sync>;
+type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 impl Metrics {
     /// The metrics, all at zero.

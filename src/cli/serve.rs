@@ -15,7 +15,7 @@ use crate::telemetry;
 pub async fn run(sources: &Sources, database: Option<&str>) -> anyhow::Result<()> {
     let registry = Arc::new(ScopeRegistry::default());
     let config = super::load(sources, database, &registry)?;
-    let _flushed = telemetry::init(&config.gateway.telemetry)?;
+    telemetry::init(&config.gateway.telemetry)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.gateway.store.url, config.gateway.store.migrate).await?);
     let server = Server::start(config, sources, registry, store).await?;
     for address in server.addresses() {

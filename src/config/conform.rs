@@ -139,7 +139,8 @@ fn expected(schema: &Value) -> String {
 
 fn bound(schema: &Value, name: &str) -> Option<i64> {
     let value = &schema[name];
-    value.as_i64().or_else(|| value.as_f64().map(|number| number as i64))
+    // Schemars writes bounds as integers or, from some types, as decimals without a fraction.
+    value.as_i64().or_else(|| format!("{:.0}", value.as_f64()?).parse().ok())
 }
 
 fn join(key: &str, name: &str) -> String {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// The settings of a gateway. Every key may be left out, and overridden by an environment variable: SIGMAGATE__STORE__URL stands for `url` in `[store]`.
+/// The settings of a gateway. Every key may be left out, and overridden by an environment variable: `SIGMAGATE__STORE__URL` stands for `url` in `[store]`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "sigmagate settings")]

@@ -119,7 +119,7 @@ fn server(origin: &str) -> Result<Server, String> {
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    if port == 0 || (authority.port().is_none() && authority.as_str().ends_with(|c: char| c == ':')) {
+    if port == 0 || (authority.port().is_none() && authority.as_str().ends_with(':')) {
         return Err(wrong("has no usable port"));
     }
     // Resolved here, so that no request ever waits for DNS. Every reload resolves anew.

@@ -15,7 +15,7 @@ pub fn route(prefix: &str, requirement: Requirement) -> Route {
         connect_timeout: Duration::from_secs(1),
         response_timeout: Duration::from_secs(1),
         retries: 0,
-        turn: Default::default(),
+        turn: std::sync::atomic::AtomicUsize::default(),
     };
     Route {
         id: RouteId(0),

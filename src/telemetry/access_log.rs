@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_stuck_costs_lines_and_not_requests() {
-        struct Stuck(std::sync::mpsc::Receiver<()>);
+        struct Stuck(Receiver<()>);
         impl Write for Stuck {
             fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
                 let _ = self.0.recv();

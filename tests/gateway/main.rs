@@ -1,5 +1,7 @@
 //! Stories told through the real listeners: a gateway, a store and an upstream of its own for each.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod answers;
 mod changes;
 mod headers;

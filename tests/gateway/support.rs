@@ -24,7 +24,6 @@ use tokio::net::{TcpListener, TcpStream};
 /// What the upstream saw of one request.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    pub method: String,
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
@@ -69,7 +68,7 @@ async fn answer(State(upstream): State<Upstream>, request: Request) -> Response 
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
     let headers = head.headers.iter().map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
-    upstream.seen.lock().push(Seen { method: head.method.to_string(), target: head.uri.to_string(), headers: headers.collect(), body });
+    upstream.seen.lock().push(Seen { target: head.uri.to_string(), headers: headers.collect(), body });
     if head.uri.path().starts_with("/slow") {
         std::future::pending::<()>().await;
     }
