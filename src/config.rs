@@ -115,7 +115,8 @@ fn schema<T: schemars::JsonSchema>() -> Value {
 }
 
 fn gateway_of(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>, mistakes: &mut Vec<Mistake>) -> Gateway {
-    let mut node = path.map_or_else(empty, |path| read(path, mistakes));
+    // Of a file whose syntax is wrong nothing else is told: what could be read of it may not be what was meant.
+    let mut node = path.and_then(|path| read(path, mistakes)).unwrap_or_else(empty);
     for (name, text) in env {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
         let key: Vec<String> = key.to_ascii_lowercase().split("__").map(str::to_owned).collect();
@@ -128,11 +129,7 @@ fn gateway_of(path: Option<&Path>, env: impl IntoIterator<Item = (String, String
 }
 
 fn routes_of(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, mistakes: &mut Vec<Mistake>) -> Option<RouteMap> {
-    let before = mistakes.len();
-    let mut node = read(path, mistakes);
-    if mistakes.len() > before && matches!(&node.kind, Kind::Table(entries) if entries.is_empty()) {
-        return None;
-    }
+    let mut node = read(path, mistakes)?;
     let file: RoutesFile = typed(&mut node, &routes_schema(), mistakes);
     routes::build(&file, gateway, registry, &mut Found { node: &node, mistakes })
 }
@@ -141,22 +138,20 @@ fn empty() -> Node {
     Node { place: Place::File { path: PathBuf::new(), line: 0, column: 0 }, kind: Kind::Table(Vec::new()) }
 }
 
-fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> Node {
-    match std::fs::read(path).map(String::from_utf8) {
+/// The file, or what keeps it from being read.
+fn read(path: &Path, mistakes: &mut Vec<Mistake>) -> Option<Node> {
+    let message = match std::fs::read(path).map(String::from_utf8) {
         Ok(Ok(text)) => {
             let (node, wrong) = document::parse(path, &text);
+            let whole = wrong.is_empty();
             mistakes.extend(wrong);
-            node
+            return whole.then_some(node);
         }
-        failed => {
-            let message = match failed {
-                Err(error) => format!("cannot be read ({error}): make the file, or name another with --config or --routes"),
-                Ok(_) => "is not UTF-8: save it as UTF-8".to_owned(),
-            };
-            mistakes.push(Mistake { place: Place::File { path: path.to_owned(), line: 0, column: 0 }, key: String::new(), message });
-            Node { place: Place::File { path: path.to_owned(), line: 0, column: 0 }, kind: Kind::Table(Vec::new()) }
-        }
-    }
+        Ok(Err(_)) => "is not UTF-8: save it as UTF-8".to_owned(),
+        Err(error) => format!("cannot be read ({error}): make the file, or name another with --config or --routes"),
+    };
+    mistakes.push(Mistake { place: Place::File { path: path.to_owned(), line: 0, column: 0 }, key: String::new(), message });
+    None
 }
 
 /// The document as its type, once everything that does not conform has been taken out and told.
@@ -176,21 +171,26 @@ struct Found<'a> {
 
 impl Found<'_> {
     fn wrong(&mut self, steps: &[Step<'_>], message: impl Into<String>) {
-        let mut key = String::new();
-        for step in steps {
-            match step {
-                Step::Key(name) if key.is_empty() => key.push_str(name),
-                Step::Key(name) => {
-                    key.push('.');
-                    key.push_str(name);
-                }
-                Step::Index(at) => key = format!("{key}[{at}]"),
-            }
+        // A missing key was told when the document was held against its schema: what stands in its place is empty.
+        if let [parent @ .., Step::Key(name)] = steps
+            && !self.has(parent, name)
+            && self
+                .mistakes
+                .iter()
+                .any(|mistake| mistake.message == conform::missing(name) && mistake.place == self.node.nearest(parent).place)
+        {
+            return;
         }
-        // Missing keys, and what had the wrong type, have been told when the document was held against its schema.
-        if !self.mistakes.iter().any(|mistake| mistake.key == key) {
-            self.mistakes.push(Mistake { place: self.node.nearest(steps).place.clone(), key, message: message.into() });
+        // So was what had the wrong type.
+        if !self.told(steps) {
+            self.mistakes.push(Mistake { place: self.node.nearest(steps).place.clone(), key: spelled(steps), message: message.into() });
         }
+    }
+
+    /// Whether something is wrong with the value already.
+    fn told(&self, steps: &[Step<'_>]) -> bool {
+        let key = spelled(steps);
+        self.mistakes.iter().any(|mistake| mistake.key == key)
     }
 
     /// Whether the key is there.
@@ -202,6 +202,15 @@ impl Found<'_> {
     fn parsed<T>(&mut self, steps: &[Step<'_>], result: Result<T, impl fmt::Display>) -> Option<T> {
         result.map_err(|error| self.wrong(steps, error.to_string())).ok()
     }
+}
+
+/// The steps as a mistake writes them: `routes[3].upstream`.
+fn spelled(steps: &[Step<'_>]) -> String {
+    steps.iter().fold(String::new(), |key, step| match step {
+        Step::Key(name) if key.is_empty() => (*name).to_owned(),
+        Step::Key(name) => format!("{key}.{name}"),
+        Step::Index(at) => format!("{key}[{at}]"),
+    })
 }
 
 /// `did you mean` with the nearest of the known names, or all of them.

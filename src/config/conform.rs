@@ -15,6 +15,14 @@ pub fn conform(node: &mut Node, schema: &Value) -> Vec<Mistake> {
 
 /// Whether the value may stay.
 fn walk(node: &mut Node, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>) -> bool {
+    if let Kind::String(text) = &node.kind {
+        let words = words(schema);
+        if !words.is_empty() && !words.contains(&text.as_str()) {
+            let expected = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+            mistakes.push(mistake(node, key, format!("`{text}` is none of {expected}")));
+            return false;
+        }
+    }
     let Some(schema) = choose(schema, &node.kind) else {
         mistakes.push(mistake(node, key, format!("expected {}, found {}", expected(schema), node.kind.noun())));
         return false;
@@ -22,13 +30,13 @@ fn walk(node: &mut Node, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>)
     match &mut node.kind {
         Kind::Table(entries) => {
             table(entries, schema, key, mistakes);
-            let missing: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            for name in missing {
+            let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            for name in required {
                 // A key that was taken out has been told already.
                 let present = matches!(&node.kind, Kind::Table(entries) if entries.iter().any(|entry| entry.name == name));
                 let told = mistakes.iter().any(|mistake| mistake.key == join(key, name));
                 if !present && !told {
-                    mistakes.push(mistake(node, key, format!("the key `{name}` is missing")));
+                    mistakes.push(mistake(node, key, missing(name)));
                 }
             }
         }
@@ -54,18 +62,14 @@ fn walk(node: &mut Node, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>)
                 return false;
             }
         }
-        Kind::String(text) => {
-            let words: Vec<&str> = schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            if !words.is_empty() && !words.contains(&text.as_str()) {
-                let message =
-                    format!("`{text}` is none of {}", words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "));
-                mistakes.push(mistake(node, key, message));
-                return false;
-            }
-        }
-        Kind::Boolean(_) | Kind::Other(_) => {}
+        Kind::String(_) | Kind::Boolean(_) | Kind::Other(_) => {}
     }
     true
+}
+
+/// What is said of a key that is not there.
+pub fn missing(name: &str) -> String {
+    format!("the key `{name}` is missing")
 }
 
 fn table(entries: &mut Vec<Entry>, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>) {
@@ -112,29 +116,37 @@ fn choose<'a>(schema: &'a Value, kind: &Kind) -> Option<&'a Value> {
     fits.then_some(schema)
 }
 
-fn expected(schema: &Value) -> String {
-    let noun = |word: &str| match word {
-        "string" => "a string",
-        "integer" => "an integer",
-        "boolean" => "a boolean",
-        "array" => "an array",
-        _ => "a table",
-    };
-    let mut nouns: Vec<&str> = Vec::new();
+/// The words of an enumeration; none where any text will do.
+fn words(schema: &Value) -> Vec<&str> {
     let branches = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
-    for branch in branches.unwrap_or(&vec![schema.clone()]) {
-        let words = match &branch["type"] {
-            Value::Array(words) => words.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            Value::String(word) => vec![word.clone()],
-            _ => vec![],
+    let here = schema["const"].as_str().into_iter().chain(schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str));
+    here.chain(branches.into_iter().flatten().flat_map(words)).collect()
+}
+
+fn expected(schema: &Value) -> String {
+    let mut nouns = Vec::new();
+    collect_nouns(schema, &mut nouns);
+    nouns.join(" or ")
+}
+
+fn collect_nouns(schema: &Value, nouns: &mut Vec<&'static str>) {
+    let types = schema["type"].as_array().map_or_else(|| std::slice::from_ref(&schema["type"]), Vec::as_slice);
+    for name in types.iter().filter_map(Value::as_str) {
+        let noun = match name {
+            "string" => "a string",
+            "integer" => "an integer",
+            "boolean" => "a boolean",
+            "array" => "an array",
+            "object" => "a table",
+            // `null` stands for a key that is left out.
+            _ => continue,
         };
-        for word in words.iter().filter(|word| *word != "null") {
-            if !nouns.contains(&noun(word)) {
-                nouns.push(noun(word));
-            }
+        if !nouns.contains(&noun) {
+            nouns.push(noun);
         }
     }
-    nouns.join(" or ")
+    let branches = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
+    branches.into_iter().flatten().for_each(|branch| collect_nouns(branch, nouns));
 }
 
 fn bound(schema: &Value, name: &str) -> Option<i64> {
@@ -153,21 +165,6 @@ fn mistake(node: &Node, key: &str, message: String) -> Mistake {
 
 /// The known name that `name` was probably meant to be.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let best = known.iter().map(|known| (distance(name, known), *known)).min()?;
+    let best = known.iter().map(|known| (strsim::osa_distance(name, known), *known)).min()?;
     (best.0 <= 1 + name.len() / 4).then_some(best.1)
-}
-
-/// How many letters must be added, dropped or changed to make one out of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (diagonal + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], next);
-        }
-    }
-    row[b.len()]
 }

@@ -147,7 +147,7 @@ impl Node {
     }
 }
 
-/// Parses a file. What can be understood of it is returned beside the mistakes of its syntax.
+/// Parses a file. Every mistake of its syntax is told; if there is any, the document is not to be relied on.
 pub fn parse(path: &Path, text: &str) -> (Node, Vec<Mistake>) {
     let source =
         Source { path: path.into(), starts: std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect(), text };

@@ -165,6 +165,8 @@ fn build_route(
             found.wrong(&of("public"), "is false, and the route asks for no scope: name its `scopes`");
             None
         }
+        // One that had the wrong type was told, and taken out.
+        [] if ["scopes", "scopes_all", "public"].into_iter().any(|name| found.told(&of(name))) => None,
         [] => {
             found.wrong(&here, "says not what it asks for: give `scopes`, `scopes_all` or `public = true`");
             None
