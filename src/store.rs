@@ -192,7 +192,8 @@ pub trait Store: Send + Sync {
     async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Committed, Error>;
     /// Changes name, scopes, addresses, tier or expiry of a client that is not revoked; what is `None` stays.
     async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error>;
-    /// Adds a secret of the next generation, and ends every other at `others_end` unless it ends sooner.
+    /// Adds a secret of the next generation. The one before it ends at `others_end` unless it ends sooner, and every older
+    /// one ends `now`: a client has two live secrets at most.
     async fn add_secret(
         &self,
         id: ClientId,

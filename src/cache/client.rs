@@ -34,6 +34,14 @@ struct LiveSecret {
     generation: u32,
     digest: SecretDigest,
     expires_at: Option<Timestamp>,
+    /// Had ended when it was read: for good, even if the clock is set back.
+    ended: bool,
+}
+
+impl LiveSecret {
+    fn usable_at(&self, now: Timestamp) -> bool {
+        !self.ended && credential::usable_at(self.expires_at, now)
+    }
 }
 
 /// Scopes granted, as bits and as the upstream is told.
@@ -98,7 +106,12 @@ impl ClientRecord {
             revoked: client.revoked_at.is_some(),
             tier,
             secrets: secrets
-                .map(|secret| LiveSecret { generation: secret.generation, digest: secret.digest.clone(), expires_at: secret.expires_at })
+                .map(|secret| LiveSecret {
+                    generation: secret.generation,
+                    digest: secret.digest.clone(),
+                    expires_at: secret.expires_at,
+                    ended: !credential::usable_at(secret.expires_at, now),
+                })
                 .collect(),
             allowed: client.allowed_addresses.clone().into(),
         }
@@ -140,8 +153,7 @@ impl ClientRecord {
         let mut found = SecretMatch::Wrong;
         for secret in &self.secrets {
             if presented.proves(&secret.digest) {
-                found =
-                    if credential::usable_at(secret.expires_at, now) { SecretMatch::Usable(secret.generation) } else { SecretMatch::Ended };
+                found = if secret.usable_at(now) { SecretMatch::Usable(secret.generation) } else { SecretMatch::Ended };
             }
         }
         found
@@ -149,7 +161,7 @@ impl ClientRecord {
 
     /// Whether the secret of this generation still works.
     pub fn secret_usable(&self, generation: u32, now: Timestamp) -> bool {
-        self.secrets.iter().any(|secret| secret.generation == generation && credential::usable_at(secret.expires_at, now))
+        self.secrets.iter().any(|secret| secret.generation == generation && secret.usable_at(now))
     }
 
     pub(super) fn allows(&self, peer: IpAddr) -> bool {

@@ -124,6 +124,7 @@ fn a_secret_is_usable_ended_or_wrong() {
     assert_eq!(record.match_secret(&presented(2), Timestamp(1)), SecretMatch::Usable(2));
     assert_eq!(record.match_secret(&presented(2), end), SecretMatch::Ended);
     assert_eq!(record.match_secret(&presented(1), Timestamp(5)), SecretMatch::Ended);
+    assert_eq!(record.match_secret(&presented(1), Timestamp(4)), SecretMatch::Ended, "a clock that is set back revives nothing");
     assert_eq!(record.match_secret(&presented(3), Timestamp(1)), SecretMatch::Wrong);
     assert!(record.secret_usable(2, Timestamp(1)) && !record.secret_usable(2, end) && !record.secret_usable(3, Timestamp(1)));
 }

@@ -335,11 +335,19 @@ impl SqliteStore {
         let newest = before.secrets.iter().map(|secret| secret.generation).max().unwrap_or(0);
         let generation =
             newest.checked_add(1).ok_or_else(|| Error::Conflict(format!("client `{id}` has had every secret it can: create another")))?;
-        sqlx::query("UPDATE client_secrets SET expires_at = ?1 WHERE client_id = ?2 AND (expires_at IS NULL OR expires_at > ?1)")
-            .bind(others_end.0)
+        // At most two live secrets: the overlap is for the newest of the old ones, and those before it end now.
+        for (end, generations) in [(others_end, newest..=newest), (now, 0..=newest.saturating_sub(1))] {
+            sqlx::query(
+                "UPDATE client_secrets SET expires_at = ?1
+                 WHERE client_id = ?2 AND generation BETWEEN ?3 AND ?4 AND (expires_at IS NULL OR expires_at > ?1)",
+            )
+            .bind(end.0)
             .bind(id.to_text())
+            .bind(generations.start())
+            .bind(generations.end())
             .execute(write.conn())
             .await?;
+        }
         insert_secret(write.conn(), id, generation, digest, now, None).await?;
         let after = usable(write.conn(), id).await?;
         Ok((generation, Self::commit_client(write, &before, &after, "client.rotate", by).await?))
