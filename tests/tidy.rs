@@ -31,7 +31,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["proxy", "tls"]),
     ("axum", &["admin", "demo"]),
     ("sqlx", &["store"]),
-    ("dashmap", &["cache"]),
+    ("dashmap", &["cache", "proxy"]),
     ("governor", &["limit"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),

@@ -1,6 +1,7 @@
 //! The data plane over real sockets, with an upstream that tells what it saw.
 
 mod framing;
+mod revoked;
 mod world;
 
 use std::time::Duration;
