@@ -4,6 +4,7 @@
 //! change in the database itself, whoever makes it.
 
 pub mod audit;
+mod rules;
 mod sqlite;
 #[cfg(test)]
 mod suite;

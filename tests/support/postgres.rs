@@ -1,0 +1,146 @@
+//! A PostgreSQL of the test's own, on a port of its own, gone when the test process is.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A server. Databases in it are made one for each test.
+pub struct Postgres {
+    programs: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    user: Option<(u32, u32)>,
+    databases: AtomicU32,
+    /// Ends the server and removes its folder once the pipe to it closes, however this process ends.
+    _watchdog: Child,
+}
+
+impl Postgres {
+    /// A new server with the settings of `postgresql.conf` that are given.
+    ///
+    /// # Panics
+    /// When the server programs are missing, saying how to get them.
+    pub fn start(settings: &[&str]) -> Self {
+        let programs = programs();
+        let folder = tempfile::Builder::new().prefix("sigmagate-postgres-").tempdir().expect("a temporary folder").keep();
+        let user = unprivileged();
+        if let Some((uid, gid)) = user {
+            chown(&folder, Some(uid), Some(gid)).expect("root gives folders away");
+        }
+        let watchdog = {
+            let mut command = as_user(user, "sh");
+            let ending = "read -r _; \"$0/pg_ctl\" stop -D \"$1/data\" -m immediate; rm -rf \"$1\"";
+            command.args(["-c", ending]).arg(&programs).arg(&folder);
+            command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            // Its own group: Ctrl-C in the terminal ends the test, and this then ends the server.
+            command.process_group(0).spawn().expect("a shell")
+        };
+        let mut server = Self { programs, folder, port: 0, user, databases: AtomicU32::new(0), _watchdog: watchdog };
+        let data = server.data();
+        server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        let mut conf = fs::OpenOptions::new().append(true).open(server.folder.join("data/postgresql.conf")).expect("initdb wrote it");
+        let own = ["max_connections = 200", "shared_buffers = '32MB'", "listen_addresses = '127.0.0.1'"];
+        for setting in own.iter().chain(settings) {
+            writeln!(conf, "{setting}").expect("a file that was just opened");
+        }
+        drop(conf);
+        // Between the look for a free port and the start somebody else may take it.
+        for _ in 0..10 {
+            server.port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
+            if server.try_resume() {
+                return server;
+            }
+        }
+        panic!("PostgreSQL does not start: {}", fs::read_to_string(server.folder.join("log")).unwrap_or_default());
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The URL of a new, empty database.
+    pub fn database(&self) -> String {
+        let name = format!("test_{}_{}", std::process::id(), self.databases.fetch_add(1, Ordering::Relaxed));
+        self.run("createdb", &["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres", &name]);
+        self.url(&name)
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends the server as a crash would.
+    pub fn crash(&self) {
+        self.run("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-w"]);
+    }
+
+    /// Starts it again, on the same port.
+    pub fn resume(&self) {
+        assert!(self.try_resume(), "PostgreSQL does not start again");
+    }
+
+    fn try_resume(&self) -> bool {
+        let log = self.folder.join("log");
+        let options = format!("-p {} -k {}", self.port, self.folder.display());
+        let mut command = as_user(self.user, self.programs.join("pg_ctl"));
+        command.args(["start", "-w", "-D", &self.data(), "-l"]).arg(log).args(["-o", &options]);
+        command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().expect("pg_ctl runs").success()
+    }
+
+    fn data(&self) -> String {
+        self.folder.join("data").display().to_string()
+    }
+
+    fn run(&self, program: &str, args: &[&str]) {
+        let output = as_user(self.user, self.programs.join(program)).current_dir("/").args(args).output();
+        let output = output.unwrap_or_else(|error| panic!("`{program}` of PostgreSQL does not run: {error}"));
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn as_user(user: Option<(u32, u32)>, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// PostgreSQL refuses to be run by root.
+fn unprivileged() -> Option<(u32, u32)> {
+    if fs::metadata("/proc/self").expect("procfs").uid() != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("a list of users");
+    let of = |name: &str| {
+        let mut fields = users.lines().find(|line| line.starts_with(&format!("{name}:")))?.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    Some(of("postgres").or_else(|| of("nobody")).expect("root can run PostgreSQL only as another user: add one called `postgres`"))
+}
+
+/// Where initdb and its kin are: as `SIGMAGATE_POSTGRES_BIN` says, on the path, or where Debian keeps them.
+fn programs() -> PathBuf {
+    let has = |folder: &Path| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
+    if let Some(folder) = std::env::var_os("SIGMAGATE_POSTGRES_BIN").map(PathBuf::from) {
+        assert!(has(&folder), "SIGMAGATE_POSTGRES_BIN has no initdb: name the folder of PostgreSQL's server programs");
+        return folder;
+    }
+    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    if let Some(folder) = on_path.into_iter().find(|folder| has(folder)) {
+        return folder;
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let newest = versions.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))));
+    newest.filter(|(_, folder)| has(folder)).max().map(|(_, folder)| folder).expect(
+        "PostgreSQL's server programs (initdb) are not on this machine: `apt-get install postgresql`, or run scripts/test, which does it",
+    )
+}
