@@ -154,8 +154,9 @@ impl Replica {
         Applied(snapshot.head)
     }
 
-    /// Applies changes, unless the replica is further on already: an older answer never undoes a newer one.
-    pub fn apply(&self, head: Revision, changes: &[Change]) -> Applied {
+    /// Applies the changes from `base` to `head`, unless the replica is further on already, so that an older answer never
+    /// undoes a newer one; nor if it has been put back to before `base`.
+    pub fn apply(&self, base: Revision, head: Revision, changes: &[Change]) -> Applied {
         let write = || {
             let tables = self.tables.load();
             for change in changes {
@@ -166,7 +167,7 @@ impl Replica {
                 }
             }
         };
-        self.freshness.apply(head.0, write, || self.settle(&Touched::These(changes)));
+        self.freshness.apply(base.0, head.0, write, || self.settle(&Touched::These(changes)));
         Applied(self.applied())
     }
 

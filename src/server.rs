@@ -72,6 +72,18 @@ impl feed::Observer for FeedObserver {
         });
     }
 
+    fn hurried(&self, revision: Revision, took: Duration, entries: Entries) {
+        self.metrics.feed_applied(revision, took, entries);
+        self.status.send_if_modified(|status| match status {
+            Status::Live(known) if *known < revision => {
+                *known = revision;
+                true
+            }
+            // Only the line that vouches brings a node that was not live to life.
+            _ => false,
+        });
+    }
+
     fn failed(&self, error: &store::Error) {
         let text = chain(error);
         self.metrics.feed_failed();

@@ -4,11 +4,13 @@
 //! change in the database itself, whoever makes it.
 
 pub mod audit;
+mod postgres;
 mod rules;
 mod sqlite;
 #[cfg(test)]
 mod suite;
 
+pub use postgres::{PgStore, Timing};
 pub use sqlite::SqliteStore;
 
 use std::time::Duration;
@@ -42,6 +44,9 @@ pub enum Error {
         #[source]
         source: Option<sqlx::Error>,
     },
+    /// This node is no longer in the register, so nobody waits for it: it has to stop answering at once, and join anew.
+    #[error("{0}: the node stops answering, and joins anew")]
+    Deposed(String),
     /// The database failed; a write may or may not have happened.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -123,6 +128,25 @@ pub trait Feed: Send {
     async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error>;
     /// Takes the node out of the register; it must have stopped admitting.
     async fn leave(&mut self) -> Result<(), Error>;
+    /// Waits until it is time to poll again.
+    async fn due(&mut self);
+    /// How long a call may take; by then it has failed.
+    fn patience(&self) -> Duration;
+    /// A second line, for a store whose polls are too far apart for changes to wait for the next one.
+    fn quick(&self) -> Option<Box<dyn Quick>> {
+        None
+    }
+}
+
+/// A line that learns of changes at once, but vouches for nothing: that it is silent does not prove that nothing has changed.
+#[async_trait]
+pub trait Quick: Send {
+    /// Waits until something may have changed; once in a while, in vain, so that a dead line is found out.
+    async fn hint(&mut self) -> Result<(), Error>;
+    /// What changed after `after`.
+    async fn read(&mut self, after: Revision) -> Result<Changes, Error>;
+    /// As [`Feed::acknowledge`].
+    async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error>;
 }
 
 /// A change that is committed, but perhaps not yet in force. Only [`Store::barrier`] turns it into the [`Receipt`] that
@@ -138,7 +162,12 @@ impl Committed {
     /// A change whose commit has just been acknowledged. Waiting counts from now: from any earlier moment it would be
     /// too short for a node that proved itself current just before the commit.
     pub(crate) fn now(revision: Revision) -> Self {
-        Self { revision, at: boot_time() }
+        Self::at(revision, boot_time())
+    }
+
+    /// A change whose commit was acknowledged no later than at `at`.
+    pub(crate) fn at(revision: Revision, at: BootTime) -> Self {
+        Self { revision, at }
     }
 
     /// The change.
@@ -147,7 +176,7 @@ impl Committed {
     }
 
     /// When its commit was acknowledged.
-    pub const fn at(&self) -> BootTime {
+    pub const fn acknowledged_at(&self) -> BootTime {
         self.at
     }
 }

@@ -67,7 +67,7 @@ fn revoke_races_a_decision(decide: fn(&World) -> bool) {
     let revoker = {
         let world = Arc::clone(&world);
         loom::thread::spawn(move || {
-            world.freshness.apply(1, || world.active.store(false, Ordering::Release), || {});
+            world.freshness.apply(0, 1, || world.active.store(false, Ordering::Release), || {});
             world.acknowledged.store(true, Ordering::SeqCst);
         })
     };
@@ -98,7 +98,7 @@ fn revoke_races_a_stream(enter_first: bool) {
                     ended.store(true, Ordering::SeqCst);
                 }
             };
-            world.freshness.apply(1, || world.active.store(false, Ordering::Release), settle);
+            world.freshness.apply(0, 1, || world.active.store(false, Ordering::Release), settle);
         })
     };
     let goes_on = if enter_first {
@@ -135,7 +135,7 @@ fn mixed_facts(decide: fn(&World) -> bool) {
                 world.active.store(true, Ordering::Release);
                 world.scoped.store(false, Ordering::Release);
             };
-            world.freshness.apply(1, write, || {});
+            world.freshness.apply(0, 1, write, || {});
         })
     };
     assert!(!decide(&world), "admitted by a mixture of two states");
@@ -171,7 +171,7 @@ fn answers_race(apply: fn(&World, u64, bool)) {
 }
 
 fn apply_in_order(world: &World, head: u64, active: bool) {
-    world.freshness.apply(head, || world.active.store(active, Ordering::Release), || {});
+    world.freshness.apply(0, head, || world.active.store(active, Ordering::Release), || {});
 }
 
 fn apply_whatever_comes(world: &World, head: u64, active: bool) {

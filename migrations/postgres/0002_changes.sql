@@ -158,11 +158,11 @@ END $$;
 -- What the triggers and functions are, in short: it is compared with what it was right after the migration.
 CREATE FUNCTION gateway.fingerprint() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT md5(string_agg(line, E'\n' ORDER BY line COLLATE "C")) FROM (
-        SELECT c.relname || ' ' || t.tgenabled || ' ' || pg_get_triggerdef(t.oid) AS line
+        SELECT c.relname || ' ' || t.tgenabled::text || ' ' || pg_get_triggerdef(t.oid) AS line
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
         WHERE NOT t.tgisinternal AND c.relnamespace = 'gateway'::regnamespace
         UNION ALL
-        SELECT proname || ' ' || prosecdef || ' ' || coalesce(array_to_string(proconfig, ','), '') || ' ' || prosrc
+        SELECT proname || ' ' || prosecdef::text || ' ' || coalesce(array_to_string(proconfig, ','), '') || ' ' || prosrc
         FROM pg_proc WHERE pronamespace = 'gateway'::regnamespace) AS lines
 $$;
 

@@ -33,12 +33,15 @@ impl Freshness {
         Self { version: AtomicU64::new(0), applied: AtomicU64::new(0), lease_until: AtomicU64::new(0), writing: Mutex::new(()) }
     }
 
-    /// Runs `write`, which brings the contents to `head`, unless they are there or further; then `settle`, which may read
-    /// the new contents, and after which nothing may go on that rests on the old ones.
-    pub fn apply(&self, head: u64, write: impl FnOnce(), settle: impl FnOnce()) {
+    /// Runs `write`, which brings the contents from `base` to `head`, unless they are there or further, or have not come
+    /// as far as `base`; then `settle`, which may read the new contents, and after which nothing may go on that rests on
+    /// the old ones.
+    pub fn apply(&self, base: u64, head: u64, write: impl FnOnce(), settle: impl FnOnce()) {
         let _writing = lock(&self.writing);
-        // Two answers may arrive in the wrong order: the older one must not undo what the newer one did.
-        if head > self.applied.load(Ordering::Relaxed) {
+        // Two answers may arrive in the wrong order: the older one must not undo what the newer one did. And contents
+        // that were replaced meanwhile may be older than what an answer goes on from: what lies between would be lost.
+        let applied = self.applied.load(Ordering::Relaxed);
+        if base <= applied && head > applied {
             self.write(head, write, settle);
         }
     }

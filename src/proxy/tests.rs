@@ -179,7 +179,7 @@ async fn a_revocation_between_decision_and_forwarding_counts() {
     }
     tokio::task::yield_now().await;
     let id = revoked("good").id;
-    world.replica.apply(Revision(2), &[Change::Client(id, Some(revoked("good")))]);
+    world.replica.apply(Revision(1), Revision(2), &[Change::Client(id, Some(revoked("good")))]);
     let (first, _) = world.stalled.accept().await.unwrap();
     let answer = client.answer().await;
     assert_eq!(status(&answer), 401, "{answer}");

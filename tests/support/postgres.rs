@@ -136,7 +136,9 @@ fn programs() -> PathBuf {
     }
     let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     if let Some(folder) = on_path.into_iter().find(|folder| has(folder)) {
-        return folder;
+        // It may be a link to where all of them are.
+        let real = folder.join("initdb").canonicalize().expect("it was just there");
+        return real.parent().expect("a file is in a folder").to_owned();
     }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))));

@@ -12,7 +12,7 @@ const STREAM: &[u8] = b"GET /billing/stream HTTP/1.1\r\nHost: a\r\nAuthorization
 
 fn revoke(world: &World) {
     let client = revoked("good");
-    let applied = world.replica.apply(Revision(2), &[Change::Client(client.id, Some(client))]);
+    let applied = world.replica.apply(Revision(1), Revision(2), &[Change::Client(client.id, Some(client))]);
     assert_eq!(applied.revision(), Revision(2));
 }
 
@@ -108,7 +108,7 @@ async fn a_change_that_does_not_concern_a_stream_leaves_it_alone() {
     let mut client = streaming(&world).await;
     entered(&world, 1).await;
     let other = revoked("narrow");
-    world.replica.apply(Revision(2), &[Change::Client(other.id, Some(other))]);
+    world.replica.apply(Revision(1), Revision(2), &[Change::Client(other.id, Some(other))]);
     world.more.notify_waiters();
     client.until("piece").await;
 }

@@ -21,6 +21,8 @@ use crate::store::{Change, Changes, Error, Feed, Snapshot};
 /// How long a feed waits for another transaction while it serves. Short: a shell in which somebody forgot a `COMMIT`
 /// may delay receipts, but must not keep the feed from proving itself current.
 const SERVING_BUSY: &str = "PRAGMA busy_timeout = 20";
+/// How long after a change was committed elsewhere it is looked for at the latest.
+const POLL: Duration = Duration::from_millis(5);
 /// The most logged changes that are read as changes.
 const BATCH: i64 = 50_000;
 const STARTING_BUSY: &str = "PRAGMA busy_timeout = 5000";
@@ -221,6 +223,14 @@ impl Feed for SqliteFeed {
         self.explained(result)
     }
 
+    async fn due(&mut self) {
+        tokio::time::sleep(POLL).await;
+    }
+
+    fn patience(&self) -> Duration {
+        LEASE
+    }
+
     async fn leave(&mut self) -> Result<(), Error> {
         let Some(node) = self.node.take() else { return Ok(()) };
         let result = sqlx::query("DELETE FROM nodes WHERE node_id = ?").bind(node).execute(&mut self.conn).await;
@@ -386,5 +396,5 @@ fn as_integer(revision: Revision) -> i64 {
 }
 
 fn no_longer_registered() -> Error {
-    unusable("this node is no longer in the register, so nobody waits for it: register again".to_owned())
+    Error::Deposed("this node is no longer in the register".to_owned())
 }

@@ -50,7 +50,7 @@ async fn run_sql(conn: &mut SqliteConnection, sql: &str) -> Result<(), String> {
 
 fn message<T>(result: Result<T, Error>) -> String {
     match result {
-        Err(Error::Unusable { message, .. }) => message,
+        Err(Error::Unusable { message, .. } | Error::Deposed(message)) => message,
         Err(other) => panic!("{other:?} does not say that the file is unusable"),
         Ok(_) => panic!("it worked"),
     }
