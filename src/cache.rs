@@ -146,8 +146,22 @@ impl Replica {
         for user in &snapshot.users {
             tables.set_user(&user.id, Some(user));
         }
+        let known = self.tables.load();
+        let mut undone = 0_usize;
         for client in &snapshot.clients {
             self.set_client(&tables, client.id, Some(client));
+            let kept = known.clients.get(&client.id).zip(tables.clients.get(&client.id)).and_then(|(known, new)| known.keep_ended(&new));
+            if let Some(kept) = kept {
+                // Final in the table, so only a database that has lost what it acknowledged can say otherwise.
+                undone += 1;
+                tables.clients.insert(client.id, Arc::new(kept));
+            }
+        }
+        if undone > 0 {
+            tracing::error!(
+                clients = undone,
+                "timeline_regression: the database has forgotten revocations that were in force, as after a failover to a standby that was behind; this node goes on denying, others may not: revoke these clients again"
+            );
         }
         let tables = Arc::new(tables);
         self.freshness.replace(snapshot.head.0, || self.tables.store(tables), || self.settle(&Touched::Anything));

@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, Sources};
 use crate::lifecycle::Lifecycle;
 use crate::scope::ScopeRegistry;
-use crate::store::{Actor, SqliteStore, Store};
+use crate::store::{self, Actor, Store};
 
 /// What every management verb works with.
 pub struct Context {
@@ -47,7 +47,7 @@ struct Cli {
     /// The route map; left out: `routes.toml` beside the settings
     #[arg(long, global = true, value_name = "FILE", env = "SIGMAGATE_ROUTES")]
     routes: Option<PathBuf>,
-    /// The store to work on, in the place of the one that the settings name: `sqlite://PATH`
+    /// The store to work on, in the place of the one that the settings name: `sqlite://PATH` or `postgres://…`
     #[arg(long, global = true, value_name = "URL", env = "SIGMAGATE_DATABASE")]
     database: Option<String>,
     /// Answer in JSON, for programs
@@ -117,12 +117,18 @@ impl Cli {
             Verb::Routes(args) => routes::run(&args, &sources, self.json, &mut stdout),
             Verb::Schema(args) => schema::run(&args, &mut stdout),
             Verb::Completions(args) => completions::run::<Self>(&args, &mut stdout),
-            Verb::Migrate(args) => migrate::run(args, &database(self.database.as_deref(), &sources)?, self.json).await.map(|()| 0),
+            Verb::Migrate(args) => migrate::run(
+                args,
+                &config::load_gateway(sources.gateway.as_deref(), environment(self.database.as_deref()))?.store,
+                self.json,
+            )
+            .await
+            .map(|()| 0),
             Verb::Explain(args) => {
                 let registry = Arc::new(ScopeRegistry::default());
                 let config = load(&sources, self.database.as_deref(), &registry)?;
-                let store = SqliteStore::open(&config.gateway.store.url, false).await?;
-                let admitted = explain::run(&args, &config.routes.table, registry, &store, self.json, &mut stdout).await?;
+                let store = store::open(&config.gateway.store.url, &config.gateway.store.fleet, false).await?;
+                let admitted = explain::run(&args, &config.routes.table, registry, &*store, self.json, &mut stdout).await?;
                 Ok(u8::from(!admitted))
             }
             Verb::Practice(args) => practice::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
@@ -155,13 +161,9 @@ fn load(sources: &Sources, database: Option<&str>, registry: &ScopeRegistry) -> 
 /// The store that a management verb works on. The route map need not be there for that.
 async fn context(database: Option<String>, sources: &Sources, json: bool) -> anyhow::Result<Context> {
     let gateway = config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&gateway.store.url, gateway.store.migrate).await?);
+    let store = store::open(&gateway.store.url, &gateway.store.fleet, gateway.store.migrate).await?;
     let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper);
     Ok(Context { store, lifecycle, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
-}
-
-fn database(database: Option<&str>, sources: &Sources) -> anyhow::Result<String> {
-    Ok(config::load_gateway(sources.gateway.as_deref(), environment(database))?.store.url)
 }
 
 #[cfg(test)]

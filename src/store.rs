@@ -10,9 +10,10 @@ mod sqlite;
 #[cfg(test)]
 mod suite;
 
-pub use postgres::{PgStore, Timing};
+pub use postgres::{Fleet, PgStore, Timing};
 pub use sqlite::SqliteStore;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,20 @@ use async_trait::async_trait;
 use crate::clock::{BootTime, Timestamp, boot_time};
 use crate::entity::{ApiAccess, Client, Practice, Role, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
+
+/// Whether a URL names a database that a fleet can share, which is PostgreSQL; else it is a file of SQLite.
+#[must_use]
+pub fn is_fleet(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// Opens the store at a URL. With `migrate` its schema is created or brought up to date first; without, it has to be.
+///
+/// # Errors
+/// [`Error::Unusable`] says what is wrong and what to do.
+pub async fn open(url: &str, fleet: &Fleet, migrate: bool) -> Result<Arc<dyn Store>, Error> {
+    Ok(if is_fleet(url) { Arc::new(PgStore::open(url, fleet, migrate).await?) } else { Arc::new(SqliteStore::open(url, migrate).await?) })
+}
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

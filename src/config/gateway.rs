@@ -10,8 +10,9 @@ use ipnet::IpNet;
 
 use super::Found;
 use super::document::Step::{Index, Key};
-use super::file::{GatewayFile, LogFormat, SecretFile};
+use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
 use crate::credential::Pepper;
+use crate::store::{self, Fleet, Timing};
 
 /// The settings of a gateway.
 #[derive(Clone, Debug)]
@@ -53,8 +54,10 @@ pub struct Tls {
 /// Where practices, users and clients are kept.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// `sqlite://PATH`.
+    /// `sqlite://PATH` or `postgres://…`.
     pub url: String,
+    /// How a fleet holds together.
+    pub fleet: Fleet,
     /// Whether the schema is brought up to date at start.
     pub migrate: bool,
     /// The key that goes into every stored digest.
@@ -174,11 +177,13 @@ fn store(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> StoreSetting
     let steps = [Key("store"), Key("url")];
     let url = file.store.url.as_ref().and_then(|url| found.parsed(&steps, secret(url, base)));
     let url = url.unwrap_or_else(|| "sqlite://sigmagate.db".into());
-    if !url.starts_with("sqlite://") {
+    let fleet_store = store::is_fleet(&url);
+    if !url.starts_with("sqlite://") && !fleet_store {
         // Not the value itself: it may hold a password.
         let scheme = url.split_once("://").map_or("no scheme", |(scheme, _)| scheme);
-        found.wrong(&steps, format!("expected `sqlite://PATH`, found {scheme}: it is the one store there is"));
+        found.wrong(&steps, format!("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`, found {scheme}"));
     }
+    let fleet = fleet(file, fleet_store, found);
     let steps = [Key("store"), Key("secret_pepper")];
     let pepper = file.store.secret_pepper.as_ref().and_then(|pepper| found.parsed(&steps, secret(pepper, base)));
     let secret_pepper = pepper.and_then(|text| {
@@ -186,7 +191,41 @@ fn store(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> StoreSetting
             Pepper::new(text.as_bytes()).ok_or_else(|| format!("has {} bytes: at least {} are needed", text.len(), Pepper::MIN_BYTES));
         found.parsed(&steps, pepper).map(Arc::new)
     });
-    StoreSettings { url, migrate: file.store.migrate.unwrap_or(true), secret_pepper }
+    StoreSettings { url, fleet, migrate: file.store.migrate.unwrap_or(true), secret_pepper }
+}
+
+fn fleet(file: &GatewayFile, fleet_store: bool, found: &mut Found<'_>) -> Fleet {
+    let file = &file.store;
+    let given = [
+        ("lease_ms", file.lease_ms.is_some()),
+        ("heartbeat_ms", file.heartbeat_ms.is_some()),
+        ("freeze_allowance_ms", file.freeze_allowance_ms.is_some()),
+        ("durability", file.durability.is_some()),
+    ];
+    for (name, _) in given.iter().filter(|(_, given)| *given && !fleet_store) {
+        found.wrong(
+            &[Key("store"), Key(name)],
+            "is for a fleet on PostgreSQL: an embedded store has one gateway, with a lease of one second".to_owned(),
+        );
+    }
+    let lease = file.lease_ms.unwrap_or(5000);
+    let heartbeat = file.heartbeat_ms.unwrap_or(lease / 5);
+    if heartbeat < 10 || heartbeat > lease / 3 {
+        let most = lease / 3;
+        found.wrong(
+            &[Key("store"), Key("heartbeat_ms")],
+            format!("is {heartbeat}: expected 10 to {most}, a third of the lease, so that one that fails can be made up for"),
+        );
+    }
+    let millis = |value: u32| Duration::from_millis(value.into());
+    Fleet {
+        timing: Timing {
+            lease: millis(lease),
+            heartbeat: millis(heartbeat),
+            freeze_allowance: millis(file.freeze_allowance_ms.unwrap_or(0)),
+        },
+        durability_asserted: file.durability == Some(Durability::Asserted),
+    }
 }
 
 fn secret(value: &SecretFile, base: &Path) -> Result<String, String> {

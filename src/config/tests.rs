@@ -62,7 +62,18 @@ fn every_mistake_is_told_with_file_line_and_key() {
         ("[[listeners]]", ROUTES, "gateway.toml:1:1: listeners[0]: the key `address` is missing"),
         ("[[listeners]]\naddress = \"8080\"", ROUTES, "gateway.toml:2:11: listeners[0].address: `8080` is not an address and a port"),
         ("[management]\naddress = \"here\"", ROUTES, "gateway.toml:2:11: management.address: `here` is not an address and a port"),
-        ("[store]\nurl = \"mysql://u:hidden@h/d\"", ROUTES, "gateway.toml:2:7: store.url: expected `sqlite://PATH`, found mysql"),
+        ("[store]\nlease_ms = 5000", ROUTES, "gateway.toml:2:12: store.lease_ms: is for a fleet on PostgreSQL"),
+        (
+            "[store]\nurl = \"postgres://h/d\"\nlease_ms = 3000\nheartbeat_ms = 1001",
+            ROUTES,
+            "store.heartbeat_ms: is 1001: expected 10 to 1000",
+        ),
+        ("[store]\nurl = \"postgres://h/d\"\nlease_ms = 99", ROUTES, "store.lease_ms: 99 is out of bounds: expected an integer from 100"),
+        (
+            "[store]\nurl = \"mysql://u:hidden@h/d\"",
+            ROUTES,
+            "gateway.toml:2:7: store.url: expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`, found mysql",
+        ),
         ("[store]\nsecret_pepper = \"short\"", ROUTES, "gateway.toml:2:17: store.secret_pepper: has 5 bytes: at least 16 are needed"),
         ("[store]\nsecret_pepper = { file = \"gone.key\" }", ROUTES, "gateway.toml:2:17: store.secret_pepper: `gone.key` cannot be read"),
         ("[store]\nsecret_pepper = { env = \"SIGMAGATE_NOT_SET\" }", ROUTES, "the environment variable `SIGMAGATE_NOT_SET` is not set"),
@@ -212,7 +223,11 @@ fn a_secret_comes_from_a_file_or_the_environment() {
     let files = files("[store]\nsecret_pepper = { file = \"pepper.key\" }\nurl = { env = \"PATH\" }", ROUTES);
     fs::write(files.dir.path().join("pepper.key"), "0123456789abcdef\n").unwrap();
     let mistakes = files.mistakes(&[]);
-    assert!(mistakes.len() == 1 && mistakes[0].contains("store.url: expected `sqlite://PATH`, found no scheme"), "{mistakes:?}");
+    assert!(
+        mistakes.len() == 1
+            && mistakes[0].contains("store.url: expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`, found no scheme"),
+        "{mistakes:?}"
+    );
     let gateway = files.load(&[("SIGMAGATE__STORE__URL", "sqlite://a")]).unwrap().gateway;
     assert!(gateway.store.secret_pepper.is_some());
     assert!(!format!("{gateway:?}").contains("0123456789abcdef"));

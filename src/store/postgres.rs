@@ -45,6 +45,15 @@ impl Default for Timing {
     }
 }
 
+/// How a fleet holds together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Leases and heartbeats.
+    pub timing: Timing,
+    /// Whether somebody else vouches that the database loses nothing it has acknowledged; else its settings have to.
+    pub durability_asserted: bool,
+}
+
 impl Timing {
     /// How long after a heartbeat was sent its lease may be believed in, on any clock that is right within a thousandth:
     /// L(1+2ρ)+P, and one tick.
@@ -80,11 +89,11 @@ impl PgStore {
     ///
     /// # Errors
     /// [`Error::Unusable`] says what is wrong and what to do.
-    pub async fn open(url: &str, timing: Timing, migrate: bool) -> Result<Self, Error> {
+    pub async fn open(url: &str, fleet: &Fleet, migrate: bool) -> Result<Self, Error> {
         let options = open::options(url)?;
         let place = open::place(&options);
-        let pool = open::connect(&options, migrate).await.map_err(|error| fault::explain(&place, error))?;
-        Ok(Self { pool, shared: Arc::new(Shared { options, timing, place }) })
+        let pool = open::connect(&options, fleet, migrate).await.map_err(|error| fault::explain(&place, error))?;
+        Ok(Self { pool, shared: Arc::new(Shared { options, timing: fleet.timing, place }) })
     }
 
     /// Closes every connection of the store; feeds have their own.

@@ -65,15 +65,6 @@ impl SqliteStore {
         Self::open_waiting(url_or_path, migrate, BUSY).await
     }
 
-    /// Creates the database or brings its schema up to date.
-    ///
-    /// # Errors
-    /// As for [`open`](Self::open).
-    pub async fn migrate(url_or_path: &str) -> Result<(), Error> {
-        Self::open(url_or_path, true).await?.close().await;
-        Ok(())
-    }
-
     async fn open_waiting(url_or_path: &str, migrate: bool, busy: Duration) -> Result<Self, Error> {
         let path = open::path_of(url_or_path)?;
         open::prepare(&path, migrate)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,6 +26,15 @@ impl Postgres {
     /// # Panics
     /// When the server programs are missing, saying how to get them.
     pub fn start(settings: &[&str]) -> Self {
+        Self::begin(settings, None)
+    }
+
+    /// A new server that also takes TLS, with a certificate and its key in PEM.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        Self::begin(&["ssl = on", "ssl_cert_file = 'server.crt'", "ssl_key_file = 'server.key'"], Some([certificate, key]))
+    }
+
+    fn begin(settings: &[&str], tls: Option<[&Path; 2]>) -> Self {
         let programs = programs();
         let folder = tempfile::Builder::new().prefix("sigmagate-postgres-").tempdir().expect("a temporary folder").keep();
         let user = unprivileged();
@@ -43,6 +52,15 @@ impl Postgres {
         let mut server = Self { programs, folder, port: 0, user, databases: AtomicU32::new(0), _watchdog: watchdog };
         let data = server.data();
         server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        for (from, name) in tls.into_iter().flatten().zip(["server.crt", "server.key"]) {
+            let to = server.folder.join("data").join(name);
+            fs::copy(from, &to).expect("a file of the test");
+            // PostgreSQL refuses a key that others may read.
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("a file that was just made");
+            if let Some((uid, gid)) = user {
+                chown(&to, Some(uid), Some(gid)).expect("root gives files away");
+            }
+        }
         let mut conf = fs::OpenOptions::new().append(true).open(server.folder.join("data/postgresql.conf")).expect("initdb wrote it");
         let own = ["max_connections = 200", "shared_buffers = '32MB'", "listen_addresses = '127.0.0.1'"];
         for setting in own.iter().chain(settings) {

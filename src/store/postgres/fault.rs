@@ -43,10 +43,16 @@ pub(super) fn explain(place: &str, error: Error) -> Error {
         }
         ("57014" | "55P03", _) => format!("{place} took too long ({text}): another transaction holds what this one needs"),
         ("57P01" | "57P02" | "57P03", _) => format!("{place} is shutting down or starting ({text}): try again in a moment"),
+        // What TLS finds wrong in what it reads comes as this, too.
+        (_, sqlx::Error::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => no_tls(place, error),
         (_, sqlx::Error::Io(error)) => format!("{place} cannot be reached ({error}): is it running, and is `store.url` right?"),
-        (_, sqlx::Error::Tls(error)) => format!("no TLS with {place} ({error}): look at `sslmode` and `sslrootcert` in `store.url`"),
+        (_, sqlx::Error::Tls(error)) => no_tls(place, error),
         (_, sqlx::Error::PoolTimedOut) => format!("{place} gives no connection in time: is it overloaded?"),
         _ => return Error::Database(source),
     };
     Error::Unusable { message, source: Some(source) }
+}
+
+fn no_tls(place: &str, error: &dyn std::fmt::Display) -> String {
+    format!("no TLS with {place} ({error}): look at `sslmode` and `sslrootcert` in `store.url`")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 
+use super::Fleet;
 use super::fault::unusable;
 use crate::store::Error;
 
@@ -47,9 +48,13 @@ pub(super) fn place(options: &PgConnectOptions) -> String {
 }
 
 /// A pool of connections to a database whose schema is as this program needs it.
-pub(super) async fn connect(options: &PgConnectOptions, migrate: bool) -> Result<PgPool, Error> {
+pub(super) async fn connect(options: &PgConnectOptions, fleet: &Fleet, migrate: bool) -> Result<PgPool, Error> {
     let mut conn = options.clone().connect().await?;
     make_ready(&mut conn, migrate).await?;
+    durable(&mut conn, fleet.durability_asserted).await?;
+    if fleet.timing.freeze_allowance.is_zero() {
+        warn_of_blind_clock();
+    }
     conn.close().await?;
     let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(5)).connect_with(options.clone()).await?;
     Ok(pool)
@@ -75,6 +80,48 @@ async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error>
             Err(unusable(format!("the database has schema {newer}, but this program knows {newest}: run a newer sigmagate")))
         }
         _ => Ok(()),
+    }
+}
+
+/// A revocation that was acknowledged and is then lost works again: what loses commits by itself is refused, what loses
+/// them in a failover is warned about.
+async fn durable(conn: &mut PgConnection, asserted: bool) -> Result<(), Error> {
+    if asserted {
+        return Ok(());
+    }
+    let (fsync, pages, commit, standbys): (String, String, String, String) = sqlx::query_as(
+        "SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
+                current_setting('synchronous_standby_names')",
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    for (name, value, lossy) in
+        [("fsync", &fsync, fsync == "off"), ("full_page_writes", &pages, pages == "off"), ("synchronous_commit", &commit, commit == "off")]
+    {
+        if lossy {
+            return Err(unusable(format!(
+                "`{name}` is `{value}`: a crash of the server could lose a revocation that was acknowledged. Set it to `on`, or, if that cannot be, say `durability = \"asserted\"` in `[store]`"
+            )));
+        }
+    }
+    // Only a superuser or a monitor sees others' walsenders in full, but everybody sees that they are there.
+    let followers: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_stat_replication").fetch_one(conn).await?;
+    if followers > 0 && (standbys.is_empty() || commit == "local") {
+        tracing::warn!(
+            followers,
+            "standbys follow this database without its waiting for them: a failover to one could lose revocations that were acknowledged; set `synchronous_standby_names` (and `synchronous_commit` to `on`), so that at least one has each commit"
+        );
+    }
+    Ok(())
+}
+
+/// A clock that a hypervisor stops with the machine shows no time to have passed when it goes on.
+fn warn_of_blind_clock() {
+    let source = std::fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource").unwrap_or_default();
+    if source.trim() == "kvm-clock" {
+        tracing::warn!(
+            "the clock of this machine (kvm-clock) stands still when the machine is stopped or moved: set `freeze_allowance_ms` in `[store]` to the longest that takes, or use the clock source `tsc`"
+        );
     }
 }
 
