@@ -63,6 +63,14 @@ enum Verb {
     Serve,
     /// Run the gateway on an embedded store, in front of an example service, with a practice to try things on
     Demo(crate::demo::Args),
+    /// Run several gateways on one PostgreSQL, each a process of its own, with a practice to try things on
+    Fleet(crate::demo::fleet::Args),
+    /// Run the example service of the demo alone
+    Upstream {
+        /// Where; port 0 takes a free one
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]
+        listen: std::net::SocketAddr,
+    },
     /// Prove the configuration without running it
     Check(check::Args),
     /// List the routes
@@ -113,6 +121,8 @@ impl Cli {
         match self.verb {
             Verb::Serve => serve::run(&sources, self.database.as_deref()).await.map(|()| 0),
             Verb::Demo(args) => crate::demo::run(args).await.map(|()| 0),
+            Verb::Fleet(args) => crate::demo::fleet::run(args, self.database.as_deref()).await.map(|()| 0),
+            Verb::Upstream { listen } => crate::demo::fleet::run_upstream(listen).await.map(|()| 0),
             Verb::Check(args) => check::run(&args, &sources, self.json, &mut stdout),
             Verb::Routes(args) => routes::run(&args, &sources, self.json, &mut stdout),
             Verb::Schema(args) => schema::run(&args, &mut stdout),

@@ -1,5 +1,6 @@
 //! `sigmagate demo`: the main job in one command, on the embedded store, in front of an example service.
 
+pub mod fleet;
 mod provision;
 pub mod upstream;
 
@@ -74,7 +75,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     demo.management_url = format!("http://{}", server.management_address());
     demo.upstream_url = upstream_url;
     demo.database_url = format!("sqlite://{}", database.display());
-    save(&dir, &demo)?;
+    save(&dir, "demo.json", &demo)?;
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "{}", instructions(&demo, &dir))?;
     stdout.flush()?;
@@ -111,11 +112,11 @@ fn with_upstream(text: &str, url: &str) -> String {
 }
 
 /// Written whole and renamed, so that whoever waits for the file never reads half of it; for the owner's eyes only.
-fn save(dir: &Path, demo: &Demo) -> anyhow::Result<()> {
-    let (path, aside) = (dir.join("demo.json"), dir.join("demo.json.new"));
+fn save(dir: &Path, name: &str, what: &impl serde::Serialize) -> anyhow::Result<()> {
+    let (path, aside) = (dir.join(name), dir.join(format!("{name}.new")));
     let _ = fs::remove_file(&aside);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    file.write_all(serde_json::to_string_pretty(demo)?.as_bytes())?;
+    file.write_all(serde_json::to_string_pretty(what)?.as_bytes())?;
     file.sync_all()?;
     fs::rename(&aside, &path).with_context(|| format!("cannot write `{}`", path.display()))
 }

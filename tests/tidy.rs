@@ -37,7 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("clap", &["cli", "demo"]),
     ("notify", &["reload", "server"]),
-    ("rustix", &["clock", "metrics"]),
+    ("rustix", &["clock", "metrics", "demo"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
