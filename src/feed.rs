@@ -33,7 +33,7 @@ pub trait Observer: Send + Sync {
 pub async fn run(store: Arc<dyn Store>, replica: Arc<Replica>, observer: Arc<dyn Observer>, stop: impl Future<Output = ()> + Send) {
     let lease = store.lease();
     tokio::pin!(stop);
-    let mut pause = RETRY.0;
+    let (mut pause, mut node) = (RETRY.0, None);
     loop {
         let mut feed = None;
         // Dropped before the feed, even by a panic: once the feed is gone nobody waits for this node any more, so by
@@ -42,7 +42,7 @@ pub async fn run(store: Arc<dyn Store>, replica: Arc<Replica>, observer: Arc<dyn
         let follower = Follower { replica: &replica, observer: &*observer, lease, gap: Notify::new() };
         let followed = async {
             match within(lease, store.feed()).await {
-                Ok(opened) => follower.follow(&mut **feed.insert(opened), &mut pause).await,
+                Ok(opened) => follower.follow(&mut **feed.insert(opened), &mut node, &mut pause).await,
                 Err(error) => error,
             }
         };
@@ -101,11 +101,12 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     /// Joins and follows; returns when the node has to join anew, with the last error.
-    async fn follow(&self, feed: &mut dyn Feed, pause: &mut Duration) -> store::Error {
+    async fn follow(&self, feed: &mut dyn Feed, node: &mut Option<String>, pause: &mut Duration) -> store::Error {
         // Registered first, then the snapshot, then the first lease: a change committed at any moment in between is
         // either in the snapshot or waited for.
-        if let Err(error) = feed.register().await {
-            return error;
+        match feed.register(node.as_deref()).await {
+            Ok(registered) => *node = Some(registered),
+            Err(error) => return error,
         }
         if let Err(error) = self.snapshot(feed).await {
             return error;

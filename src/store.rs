@@ -131,7 +131,8 @@ pub enum Changes {
 #[async_trait]
 pub trait Feed: Send {
     /// Registers the node, so that barriers wait for it. Before the snapshot, or a change in between could be missed by both.
-    async fn register(&mut self) -> Result<(), Error>;
+    /// Returns its id. `instead_of` is what this process was before, and no longer answers as: nobody needs to wait for it.
+    async fn register(&mut self, instead_of: Option<&str>) -> Result<String, Error>;
     /// Everything there is, in one consistent reading.
     async fn snapshot(&mut self) -> Result<Snapshot, Error>;
     /// What changed after `after`. A successful answer proves that, when it was asked, nothing else had been committed.

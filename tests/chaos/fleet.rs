@@ -78,6 +78,21 @@ impl Gateway {
         self.life.lock().address
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.life.lock().child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn terminate(&self) {
+        let mut life = self.life.lock();
+        life.address = None;
+        if let Some(mut child) = life.child.take() {
+            kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+            child.wait().unwrap();
+        }
+    }
+
     /// Ends it as a crash would.
     pub fn kill(&self) {
         let mut life = self.life.lock();

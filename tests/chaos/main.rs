@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[allow(dead_code, reason = "the benchmark of a fleet needs more of it")]
 mod fleet;
 mod history;
 mod link;

@@ -115,14 +115,15 @@ impl PgFeed {
 
 #[async_trait]
 impl Feed for PgFeed {
-    async fn register(&mut self) -> Result<(), Error> {
+    async fn register(&mut self, instead_of: Option<&str>) -> Result<String, Error> {
         self.node = None;
         let limit = self.shared.timing.patience() * 2;
         let timing = self.shared.timing;
-        let node = self.on(Some(limit), async |conn, _| Node::enter(conn, &timing).await).await?;
+        let node = self.on(Some(limit), async |conn, _| Node::enter(conn, &timing, instead_of).await).await?;
+        let id = node.id.clone();
         self.chores_done = boot_time();
         self.node = Some(node);
-        Ok(())
+        Ok(id)
     }
 
     async fn snapshot(&mut self) -> Result<Snapshot, Error> {

@@ -14,8 +14,11 @@ pub(super) struct Node {
 
 impl Node {
     /// Enters the register. The row is committed when this returns.
-    pub(super) async fn enter(conn: &mut PgConnection, timing: &Timing) -> Result<Self, Error> {
+    pub(super) async fn enter(conn: &mut PgConnection, timing: &Timing, instead_of: Option<&str>) -> Result<Self, Error> {
         prove_log(conn).await?;
+        if let Some(before) = instead_of {
+            sqlx::query("DELETE FROM gateway.nodes WHERE node_id = $1").bind(before).execute(&mut *conn).await?;
+        }
         let id = uuid::Uuid::new_v4().to_string();
         let history: String = sqlx::query_scalar(
             "INSERT INTO gateway.nodes (node_id, history, bound_ms, name, version) VALUES ($1, gateway.history(), $2, $3, $4) RETURNING history",

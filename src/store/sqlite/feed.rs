@@ -81,7 +81,7 @@ impl SqliteFeed {
         )))
     }
 
-    async fn enter(&mut self) -> Result<(), Error> {
+    async fn enter(&mut self) -> Result<String, Error> {
         self.shared.file.check()?;
         let lock = self.lock().await?;
         sqlx::raw_sql(STARTING_BUSY).execute(&mut self.conn).await?;
@@ -108,10 +108,10 @@ impl SqliteFeed {
         sqlx::raw_sql(SERVING_BUSY).execute(&mut self.conn).await?;
         // Were the log beside the database removed, others would write a new one that this connection never reads.
         self.watched = watched(&self.shared)?;
-        self.node = Some(node);
+        self.node = Some(node.clone());
         self.seen = None;
         self.unacknowledged = None;
-        Ok(())
+        Ok(node)
     }
 
     /// What has to be true before anything is read.
@@ -203,7 +203,8 @@ impl SqliteFeed {
 
 #[async_trait]
 impl Feed for SqliteFeed {
-    async fn register(&mut self) -> Result<(), Error> {
+    async fn register(&mut self, _instead_of: Option<&str>) -> Result<String, Error> {
+        // There is but one node: whoever was in the register is replaced in any case.
         let result = self.enter().await;
         self.explained(result)
     }
