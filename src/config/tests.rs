@@ -1,3 +1,5 @@
+mod gateway;
+
 use std::fs;
 
 use proptest::prelude::*;
@@ -17,6 +19,7 @@ scopes = ["billing"]
 upstream = "core"
 "#;
 
+/// Both files, in a folder of their own.
 struct Files {
     dir: TempDir,
     sources: Sources,
