@@ -136,7 +136,7 @@ impl Cli {
             .map(|()| 0),
             Verb::Explain(args) => {
                 let registry = Arc::new(ScopeRegistry::default());
-                let config = load(&sources, self.database.as_deref(), &registry)?;
+                let config = config::load_to_tell(&sources, environment(self.database.as_deref()), &registry)?;
                 let store = store::open(&config.gateway.store.url, &config.gateway.store.fleet, false).await?;
                 let admitted = explain::run(&args, &config.routes.table, registry, &*store, self.json, &mut stdout).await?;
                 Ok(u8::from(!admitted))

@@ -1,6 +1,7 @@
 //! The settings, checked.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::document::Step::{Index, Key};
 use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
 use crate::credential::Pepper;
 use crate::store::{self, Fleet, Timing};
+use crate::tls;
 
 /// The settings of a gateway.
 #[derive(Clone, Debug)]
@@ -162,6 +164,19 @@ pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> G
         },
         telemetry: telemetry(file, found),
         grace: millis(file.shutdown.grace_ms, 10_000),
+    }
+}
+
+/// Proves the certificates of all listeners: that a handshake would find what it needs is known before the first one.
+pub(super) fn certificates(file: &GatewayFile, base: &Path, found: &mut Found<'_>) {
+    for (at, listener) in file.listeners.iter().enumerate() {
+        let Some(files) = &listener.tls else { continue };
+        let wrong = tls::check(&base.join(&files.certificate), &base.join(&files.key));
+        for (key, error) in ["certificate", "key"].into_iter().zip(wrong) {
+            let Some(error) = error else { continue };
+            let message = error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+            found.wrong(&[Key("listeners"), Index(at), Key("tls"), Key(key)], message);
+        }
     }
 }
 

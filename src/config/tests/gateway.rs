@@ -53,3 +53,46 @@ fn no_two_listeners_have_one_address() {
     let gateway = listeners(&[free, free, one, two]) + &operators(free);
     assert_eq!(files(&gateway, ROUTES).load(&[]).unwrap().gateway.listeners.len(), 4, "port 0 is another one each time");
 }
+
+#[test]
+fn a_certificate_and_its_key_are_proved_before_they_are_used() {
+    let [own, other] = ["gate.test", "other.test"].map(|name| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap());
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned();
+    let gateway = "[[listeners]]\naddress = \"[::1]:8443\"\ntls = { certificate = \"c.pem\", key = \"k.pem\" }";
+    let (of_certificate, of_key) = ("gateway.toml:3:23: listeners[0].tls.certificate: ", "gateway.toml:3:38: listeners[0].tls.key: ");
+    for (c, k, says) in [
+        (None, None, vec![(of_certificate, "there is no file `c.pem`"), (of_key, "there is no file `k.pem`")]),
+        (Some(&certificate), None, vec![(of_key, "there is no file `k.pem`")]),
+        (Some(&key), Some(&certificate), vec![(of_certificate, "`c.pem` holds no certificate"), (of_key, "`k.pem` holds no private key")]),
+        (Some(&String::new()), Some(&key), vec![(of_certificate, "`c.pem` holds no certificate")]),
+        (Some(&certificate), Some(&encrypted), vec![(of_key, "`k.pem` is encrypted")]),
+        (
+            Some(&certificate),
+            Some(&other.signing_key.serialize_pem()),
+            vec![(of_key, "the key `k.pem` does not fit the certificate `c.pem`: ")],
+        ),
+        (Some(&garbage), Some(&key), vec![(of_key, "does not fit the certificate")]),
+        (Some(&certificate), Some(&key), vec![]),
+        (Some(&(certificate.clone() + &other.cert.pem())), Some(&(certificate.clone() + &key)), vec![]),
+    ] {
+        let files = files(gateway, ROUTES);
+        for (name, text) in [("c.pem", c), ("k.pem", k)] {
+            if let Some(text) = text {
+                fs::write(files.dir.path().join(name), text).unwrap();
+            }
+        }
+        let mistakes = files.mistakes(&[]);
+        assert_eq!(mistakes.len(), says.len(), "{mistakes:?}");
+        for (mistake, (begins, says)) in mistakes.iter().zip(says) {
+            assert!(mistake.starts_with(begins) && mistake.contains(says), "{says} in {mistake}");
+            assert!(!mistake.contains("BEGIN"), "nothing of a key is shown");
+        }
+        let none = std::iter::empty();
+        assert!(load_gateway(files.sources.gateway.as_deref(), none).is_ok(), "whoever manages need not be able to read the key");
+    }
+    let unreadable = files(gateway, ROUTES);
+    fs::create_dir(unreadable.dir.path().join("c.pem")).unwrap();
+    assert!(unreadable.mistakes(&[])[0].contains("`c.pem` cannot be read: "), "{:?}", unreadable.mistakes(&[]));
+}
