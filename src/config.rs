@@ -5,6 +5,7 @@ mod conform;
 mod document;
 mod file;
 mod gateway;
+mod overrides;
 mod routes;
 
 pub use document::{Mistake, Place};
@@ -12,6 +13,7 @@ pub use file::LogFormat;
 pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
 pub use routes::RouteMap;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -23,9 +25,8 @@ use crate::scope::ScopeRegistry;
 use conform::{conform, nearest};
 use document::{Kind, Node, Step};
 use file::{GatewayFile, RoutesFile};
+use overrides::Environment;
 
-/// What every environment variable that overrides a setting begins with.
-const PREFIX: &str = "SIGMAGATE__";
 /// The variable that overrides `store.url`.
 pub const DATABASE_VARIABLE: &str = "SIGMAGATE__STORE__URL";
 
@@ -74,7 +75,7 @@ impl std::error::Error for Mistakes {}
 ///
 /// # Errors
 /// Every mistake of both files and of the environment at once.
-pub fn load(sources: &Sources, env: impl IntoIterator<Item = (String, String)>, registry: &ScopeRegistry) -> Result<Config, Mistakes> {
+pub fn load(sources: &Sources, env: impl IntoIterator<Item = (OsString, OsString)>, registry: &ScopeRegistry) -> Result<Config, Mistakes> {
     load_for(Purpose::Serving, sources, env, registry)
 }
 
@@ -84,7 +85,7 @@ pub fn load(sources: &Sources, env: impl IntoIterator<Item = (String, String)>, 
 /// As of [`load`].
 pub fn load_to_tell(
     sources: &Sources,
-    env: impl IntoIterator<Item = (String, String)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
     registry: &ScopeRegistry,
 ) -> Result<Config, Mistakes> {
     load_for(Purpose::Telling, sources, env, registry)
@@ -93,7 +94,7 @@ pub fn load_to_tell(
 fn load_for(
     purpose: Purpose,
     sources: &Sources,
-    env: impl IntoIterator<Item = (String, String)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
     registry: &ScopeRegistry,
 ) -> Result<Config, Mistakes> {
     let mut mistakes = Vec::new();
@@ -109,7 +110,7 @@ fn load_for(
 ///
 /// # Errors
 /// Every mistake at once.
-pub fn load_gateway(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Gateway, Mistakes> {
+pub fn load_gateway(path: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Gateway, Mistakes> {
     let mut mistakes = Vec::new();
     let gateway = gateway_of(Purpose::Telling, path, env, &mut mistakes);
     if mistakes.is_empty() { Ok(gateway) } else { Err(Mistakes(mistakes)) }
@@ -148,23 +149,21 @@ fn schema<T: schemars::JsonSchema>() -> Value {
 fn gateway_of(
     purpose: Purpose,
     path: Option<&Path>,
-    env: impl IntoIterator<Item = (String, String)>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
     mistakes: &mut Vec<Mistake>,
 ) -> Gateway {
     // Of a file whose syntax is wrong nothing else is told: what could be read of it may not be what was meant.
     let mut node = path.and_then(|path| read(path, mistakes)).unwrap_or_else(empty);
-    for (name, text) in env {
-        let Some(key) = name.strip_prefix(PREFIX) else { continue };
-        let key: Vec<String> = key.to_ascii_lowercase().split("__").map(str::to_owned).collect();
-        node.set(&key, document::parse_variable(&name, &text));
-    }
-    let file: GatewayFile = typed(&mut node, &gateway_schema(), mistakes);
+    let schema = gateway_schema();
+    let env = Environment::from_iter(env);
+    env.apply(&mut node, &schema, mistakes);
+    let file: GatewayFile = typed(&mut node, &schema, mistakes);
     let mut found = Found { node: &node, mistakes };
     let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     if purpose == Purpose::Serving {
         gateway::certificates(&file, &base, &mut found);
     }
-    gateway::build(&file, &base, &mut found)
+    gateway::build(&file, &base, &env, &mut found)
 }
 
 fn routes_of(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, mistakes: &mut Vec<Mistake>) -> Option<RouteMap> {

@@ -22,7 +22,7 @@ pub struct Args {
 /// # Errors
 /// The mistakes of the configuration; an OpenAPI document that cannot be read.
 pub fn run(args: &Args, sources: &Sources, json: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let config = config::load(sources, std::env::vars(), &ScopeRegistry::default())?;
+    let config = config::load(sources, std::env::vars_os(), &ScopeRegistry::default())?;
     let mut findings = check(&config.routes);
     for pair in &args.openapi {
         let (upstream, file) = pair.split_once('=').with_context(|| format!("`{pair}` is not of the form UPSTREAM=FILE"))?;

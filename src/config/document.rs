@@ -113,6 +113,14 @@ impl Node {
         node
     }
 
+    /// The value that the keys lead to.
+    pub fn at(&mut self, path: &[String]) -> Option<&mut Self> {
+        path.iter().try_fold(self, |node, name| match &mut node.kind {
+            Kind::Table(entries) => entries.iter_mut().find(|entry| entry.name == *name).map(|entry| &mut entry.value),
+            _ => None,
+        })
+    }
+
     /// The same as JSON, for serde.
     pub fn to_json(&self) -> Value {
         match &self.kind {

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::Found;
 use super::document::Step::{Index, Key};
 use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
+use super::overrides::Environment;
 use crate::credential::Pepper;
 use crate::store::{self, Fleet, Timing};
 use crate::tls;
@@ -112,7 +113,7 @@ pub struct Telemetry {
 }
 
 /// Checks what the schema could not, and fills in the defaults. Paths count from `base`.
-pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> Gateway {
+pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> Gateway {
     let mut listeners = Vec::new();
     let mut taken = BTreeMap::new();
     for (at, listener) in file.listeners.iter().enumerate() {
@@ -145,7 +146,7 @@ pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> G
         listeners,
         threads,
         management,
-        store: store(file, base, found),
+        store: store(file, base, env, found),
         limits: Limits {
             connections: size(limits.connections, 10_000),
             header_fields: size(limits.header_fields, 100),
@@ -228,9 +229,9 @@ fn telemetry(file: &GatewayFile, found: &mut Found<'_>) -> Telemetry {
     }
 }
 
-fn store(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> StoreSettings {
+fn store(file: &GatewayFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> StoreSettings {
     let steps = [Key("store"), Key("url")];
-    let url = file.store.url.as_ref().and_then(|url| found.parsed(&steps, secret(url, base)));
+    let url = file.store.url.as_ref().and_then(|url| found.parsed(&steps, secret(url, base, env)));
     let url = url.unwrap_or_else(|| "sqlite://sigmagate.db".into());
     let fleet_store = store::is_fleet(&url);
     if !url.starts_with("sqlite://") && !fleet_store {
@@ -240,7 +241,7 @@ fn store(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> StoreSetting
     }
     let fleet = fleet(file, fleet_store, found);
     let steps = [Key("store"), Key("secret_pepper")];
-    let pepper = file.store.secret_pepper.as_ref().and_then(|pepper| found.parsed(&steps, secret(pepper, base)));
+    let pepper = file.store.secret_pepper.as_ref().and_then(|pepper| found.parsed(&steps, secret(pepper, base, env)));
     let secret_pepper = pepper.and_then(|text| {
         let pepper =
             Pepper::new(text.as_bytes()).ok_or_else(|| format!("has {} bytes: at least {} are needed", text.len(), Pepper::MIN_BYTES));
@@ -283,7 +284,7 @@ fn fleet(file: &GatewayFile, fleet_store: bool, found: &mut Found<'_>) -> Fleet 
     }
 }
 
-fn secret(value: &SecretFile, base: &Path) -> Result<String, String> {
+fn secret(value: &SecretFile, base: &Path, env: &Environment) -> Result<String, String> {
     match value {
         SecretFile::Plain(text) => Ok(text.clone()),
         SecretFile::File(from) => {
@@ -291,7 +292,7 @@ fn secret(value: &SecretFile, base: &Path) -> Result<String, String> {
             let text = std::fs::read_to_string(&path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
             Ok(text.trim_end().to_owned())
         }
-        SecretFile::Env(from) => std::env::var(&from.env).map_err(|_| format!("the environment variable `{}` is not set", from.env)),
+        SecretFile::Env(from) => env.text(&from.env).map(str::to_owned),
     }
 }
 

@@ -1,3 +1,4 @@
+mod environment;
 mod gateway;
 
 use std::fs;
@@ -35,7 +36,7 @@ fn files(gateway: &str, routes: &str) -> Files {
 
 impl Files {
     fn load(&self, env: &[(&str, &str)]) -> Result<Config, Mistakes> {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = env.iter().map(|(name, value)| (name.into(), value.into()));
         load(&self.sources, env, &ScopeRegistry::default())
     }
 
@@ -192,48 +193,6 @@ fn a_missing_file_says_what_to_do() {
     let files = files("", ROUTES);
     fs::remove_file(&files.sources.routes).unwrap();
     assert!(files.mistakes(&[])[0].starts_with("routes.toml: cannot be read"), "{:?}", files.mistakes(&[]));
-}
-
-#[test]
-fn the_environment_overrides_single_keys() {
-    let files = files("[store]\nurl = \"sqlite://a\"\n[limits]\nconnections = 5", ROUTES);
-    let env = [
-        ("SIGMAGATE__STORE__URL", "sqlite://b"),
-        ("SIGMAGATE__LIMITS__CONNECTIONS", "7"),
-        ("SIGMAGATE__LIMITS__FAILED_AUTHENTICATIONS", "{ burst = 9 }"),
-        ("SIGMAGATE__LISTENERS", "[{ address = \"127.0.0.1:0\" }, { address = \"[::1]:0\" }]"),
-        ("SIGMAGATE_ELSE", "x"),
-        ("PATH", "/bin"),
-    ];
-    let gateway = files.load(&env).unwrap().gateway;
-    assert_eq!((gateway.store.url.as_str(), gateway.limits.connections, gateway.limits.failures_burst.get()), ("sqlite://b", 7, 9));
-    assert_eq!(gateway.listeners.len(), 2);
-    let mistakes = files.mistakes(&[("SIGMAGATE__STORE__ULR", "x"), ("SIGMAGATE__LIMITS__CONNECTIONS", "many")]);
-    assert!(
-        mistakes.iter().any(|m| m.starts_with("environment variable SIGMAGATE__STORE__ULR: store.ulr: unknown key; did you mean `url`?")),
-        "{mistakes:?}"
-    );
-    assert!(
-        mistakes
-            .iter()
-            .any(|m| m.starts_with("environment variable SIGMAGATE__LIMITS__CONNECTIONS: limits.connections: expected an integer")),
-        "{mistakes:?}"
-    );
-}
-
-#[test]
-fn a_secret_comes_from_a_file_or_the_environment() {
-    let files = files("[store]\nsecret_pepper = { file = \"pepper.key\" }\nurl = { env = \"PATH\" }", ROUTES);
-    fs::write(files.dir.path().join("pepper.key"), "0123456789abcdef\n").unwrap();
-    let mistakes = files.mistakes(&[]);
-    assert!(
-        mistakes.len() == 1
-            && mistakes[0].contains("store.url: expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`, found no scheme"),
-        "{mistakes:?}"
-    );
-    let gateway = files.load(&[("SIGMAGATE__STORE__URL", "sqlite://a")]).unwrap().gateway;
-    assert!(gateway.store.secret_pepper.is_some());
-    assert!(!format!("{gateway:?}").contains("0123456789abcdef"));
 }
 
 #[test]

@@ -62,3 +62,22 @@ async fn one_database_is_served_by_one_gateway() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("already"), "{output:?}");
     assert_eq!(world.status("/billing", "billing").await, 200, "the one that serves goes on");
 }
+
+#[tokio::test]
+async fn a_variable_that_is_not_text_ends_nothing_unless_it_is_ours() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gateway.toml"), settings(dir.path(), PLAIN, "a.db")).unwrap();
+    std::fs::write(dir.path().join("routes.toml"), ROUTES).unwrap();
+    let not_text = std::ffi::OsStr::from_bytes(b"sqlite://\xff");
+    for verb in [&["check"][..], &["routes"], &["client", "list"]] {
+        for (variable, code) in [("SOMEBODY_ELSE", 0), ("SIGMAGATE__STORE__URL", 1)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
+            command.args(verb).arg("--config").arg(dir.path().join("gateway.toml")).env(variable, not_text);
+            let output = command.output().await.unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{verb:?} {variable}: {error}");
+            assert!(code == 0 || error.contains("environment variable SIGMAGATE__STORE__URL: is not UTF-8"), "{error}");
+        }
+    }
+}
