@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::scope::ScopeRegistry;
-use conform::{conform, nearest};
+use conform::{conform, join, nearest};
 use document::{Kind, Node, Step};
 use file::{GatewayFile, RoutesFile};
 use overrides::Environment;
@@ -245,8 +245,7 @@ impl Found<'_> {
 /// The steps as a mistake writes them: `routes[3].upstream`.
 fn spelled(steps: &[Step<'_>]) -> String {
     steps.iter().fold(String::new(), |key, step| match step {
-        Step::Key(name) if key.is_empty() => (*name).to_owned(),
-        Step::Key(name) => format!("{key}.{name}"),
+        Step::Key(name) => join(&key, name),
         Step::Index(at) => format!("{key}[{at}]"),
     })
 }

@@ -181,8 +181,11 @@ fn bound(schema: &Value, name: &str) -> Option<i64> {
     value.as_i64().or_else(|| format!("{:.0}", value.as_f64()?).parse().ok())
 }
 
-fn join(key: &str, name: &str) -> String {
-    if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
+/// The key of an entry, as TOML would have it: what is no bare key is quoted, and does nothing to a terminal.
+pub fn join(key: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if key.is_empty() { name } else { format!("{key}.{name}") }
 }
 
 fn mistake(node: &Node, key: &str, message: String) -> Mistake {

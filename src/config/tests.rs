@@ -1,5 +1,6 @@
 mod environment;
 mod gateway;
+mod routes;
 
 use std::fs;
 
