@@ -27,6 +27,35 @@ pub struct RouteMap {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// The scopes that are declared.
     pub scopes: Vec<ScopeToken>,
+    /// Whether letters of paths match in either case.
+    pub ignore_case: bool,
+    /// Where all this stands, for whoever finds something in it.
+    pub(super) places: Places,
+}
+
+/// Where the parts of a route map stand.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// The file.
+    pub whole: Place,
+    /// The prefixes of the routes, by their ids.
+    pub routes: Vec<Place>,
+    /// The upstreams, by name.
+    pub upstreams: BTreeMap<Arc<str>, Place>,
+    /// The scopes, in their order.
+    pub scopes: Vec<Place>,
+}
+
+impl Places {
+    fn new(file: &RoutesFile, found: &Found<'_>) -> Self {
+        let at = |steps: &[Step<'_>]| found.node.nearest(steps).place.clone();
+        Self {
+            whole: at(&[]),
+            routes: (0..file.routes.len()).map(|n| at(&[Key("routes"), Index(n), Key("prefix")])).collect(),
+            upstreams: file.upstreams.keys().map(|name| (name.as_str().into(), at(&[Key("upstreams"), Key(name)]))).collect(),
+            scopes: (0..file.scopes.len()).map(|n| at(&[Key("scopes"), Index(n)])).collect(),
+        }
+    }
 }
 
 /// Checks what the schema could not; `None` if no map can be made.
@@ -51,7 +80,7 @@ pub(super) fn build(file: &RoutesFile, gateway: &Gateway, registry: &ScopeRegist
         }
     }
     match RouteTable::new(routes, file.ignore_case) {
-        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes }),
+        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case: file.ignore_case, places: Places::new(file, found) }),
         Err(conflicts) => {
             for conflict in conflicts {
                 let first = found.node.nearest(&[Key("routes"), Index(conflict.first.0 as usize), Key("prefix")]).place.clone();
