@@ -1,6 +1,7 @@
 //! Logs, and what takes note of each request.
 
 mod access_log;
+mod line;
 
 use std::sync::Arc;
 
