@@ -5,6 +5,8 @@
 mod answers;
 mod changes;
 mod headers;
+mod logs;
+mod process;
 mod raw;
 mod start;
 mod support;
