@@ -6,6 +6,7 @@ mod answers;
 mod changes;
 mod headers;
 mod logs;
+mod management;
 mod process;
 mod raw;
 mod start;
