@@ -1,5 +1,6 @@
 //! What is written of requests: in the access log what it says it holds, and nothing anywhere else.
 
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -83,7 +84,7 @@ async fn nothing_of_a_request_is_logged_but_what_the_access_log_is_for() {
         provoke(&world, &gateway, hidden).await;
         gateway.recorded("\"route\":\"/garbled\"").await;
         gateway.logged("the upstream failed").await;
-        let (status, output, errors) = gateway.end("TERM").await;
+        let (status, output, errors) = gateway.end(Signal::TERM).await;
         assert!(status.success(), "{status:?} {errors}");
         let authorization = world.authorization("all");
         for (stream, text) in [("standard output", &output), ("standard error", &errors)] {
@@ -107,7 +108,6 @@ async fn nothing_of_a_request_is_logged_but_what_the_access_log_is_for() {
             output.lines().chain(errors.lines()).all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()),
             "{output}{errors}"
         );
-        assert!(!errors.contains("pingora"), "{errors}");
     }
 }
 
@@ -137,7 +137,7 @@ async fn what_a_library_complains_of_is_in_the_log() {
         assert_eq!(gateway.status(&world, "/billing", "billing").await, 200);
         answered.send_replace(());
     }
-    let (_, _, errors) = gateway.end("TERM").await;
+    let (_, _, errors) = gateway.end(Signal::TERM).await;
     assert!(errors.lines().any(|line| line.contains("\"WARN\"") && line.contains("\"target\":\"pingora_core::connectors")), "{errors}");
     assert!(!errors.contains("surplus"), "{errors}");
 }

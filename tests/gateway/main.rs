@@ -9,5 +9,6 @@ mod logs;
 mod management;
 mod process;
 mod raw;
+mod serve;
 mod start;
 mod support;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -92,13 +93,13 @@ impl Process {
         world.http.get(format!("http://{}/metrics", self.management)).send().await.unwrap().text().await.unwrap()
     }
 
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Ends it, and returns how it ended, its standard output and its standard error.
-    pub async fn end(mut self, signal: &str) -> (ExitStatus, String, String) {
+    pub async fn end(mut self, signal: Signal) -> (ExitStatus, String, String) {
         self.signal(signal);
         let status = self.child.wait().await.unwrap();
         self.output.reader.await.unwrap();
