@@ -136,7 +136,7 @@ impl Cli {
             .map(|()| 0),
             Verb::Explain(args) => {
                 let registry = Arc::new(ScopeRegistry::default());
-                let config = load(&sources, self.database.as_deref(), &registry)?;
+                let config = config::load_to_tell(&sources, environment(self.database.as_deref()), &registry)?;
                 let store = store::open(&config.gateway.store.url, &config.gateway.store.fleet, false).await?;
                 let admitted = explain::run(&args, &config.routes.table, registry, &*store, self.json, &mut stdout).await?;
                 Ok(u8::from(!admitted))
@@ -157,10 +157,11 @@ impl Cli {
 }
 
 /// The environment, with `--database` as what it is: an override of one setting.
-fn environment(database: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let given = database.map(|url| (config::DATABASE_VARIABLE.to_owned(), url.to_owned()));
+fn environment(database: Option<&str>) -> impl Iterator<Item = (OsString, OsString)> {
+    let given = database.map(|url| (config::DATABASE_VARIABLE.into(), url.into()));
     let overridden = given.is_some();
-    std::env::vars().filter(move |(name, _)| !overridden || name != config::DATABASE_VARIABLE).chain(given)
+    // Not `vars`, which panics at the first variable that is not UTF-8, whoever it is for.
+    std::env::vars_os().filter(move |(name, _)| !overridden || name != config::DATABASE_VARIABLE).chain(given)
 }
 
 /// Both files, and the environment over them.

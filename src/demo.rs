@@ -19,6 +19,7 @@ use crate::lifecycle::Lifecycle;
 use crate::scope::ScopeRegistry;
 use crate::server::{self, Server};
 use crate::store::{SqliteStore, Store};
+use crate::telemetry;
 use provision::Demo;
 
 /// The settings of `sigmagate demo`.
@@ -66,6 +67,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let sources = write_config(&dir, &args, &upstream_url)?;
     let registry = Arc::new(ScopeRegistry::default());
     let config = config::load(&sources, std::iter::empty(), &registry)?;
+    // Whoever edits the route file is told what is wrong with it.
+    telemetry::init(&config.gateway.telemetry)?;
     let database = dir.join("gateway.db");
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&format!("sqlite://{}", database.display()), true).await?);
     let lifecycle = Lifecycle::new(Arc::clone(&store), None);
@@ -89,7 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn write_config(dir: &Path, args: &Args, upstream_url: &str) -> anyhow::Result<Sources> {
     let gateway = dir.join("gateway.toml");
     let text = format!(
-        "[[listeners]]\naddress = \"{}\"\n\n[management]\naddress = \"{}\"\n\n[store]\nurl = \"sqlite://{}\"\n\n[telemetry]\nlog = \"warn\"\naccess_log = false\n",
+        "[[listeners]]\naddress = \"{}\"\n\n[management]\naddress = \"{}\"\n\n[store]\nurl = \"sqlite://{}\"\n\n[telemetry]\nlog = \"warn\"\nformat = \"text\"\naccess_log = false\n",
         args.listen,
         args.management_listen,
         dir.join("gateway.db").display()

@@ -33,6 +33,15 @@ fn refused() -> Box<Error> {
     Error::explain(ErrorType::Custom("refused"), "the gateway refused the request")
 }
 
+/// What went wrong, without pingora's own words on it: those quote the bytes of an answer that it could not parse.
+fn cause(error: &Error) -> String {
+    let kind = error.root_etype().as_str();
+    match error.root_cause().downcast_ref::<std::io::Error>() {
+        Some(io) => format!("{kind}: {io}"),
+        None => kind.to_owned(),
+    }
+}
+
 impl Filter {
     /// Decides; the permit, or the refusal, is then in `context`.
     fn decide(&self, header: &RequestHeader, context: &mut Context) {
@@ -266,7 +275,9 @@ impl ProxyHttp for Filter {
             context.denial = denial_of(error);
         }
         if error.esource() == &ErrorSource::Upstream {
-            tracing::warn!(request_id = context.request_id.to_str().unwrap_or_default(), error = %error, "the upstream failed");
+            let upstream = context.route.as_ref().map_or("", |route| &*route.upstream.name);
+            let request_id = context.request_id.to_str().unwrap_or_default();
+            tracing::warn!(request_id, upstream, error = %cause(error), "the upstream failed");
         }
         if !answered {
             context.status = 0;
