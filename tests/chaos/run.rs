@@ -236,6 +236,15 @@ impl World {
         &self.apps[self.victim.load(Ordering::Relaxed).min(self.apps.len() - 1)]
     }
 
+    /// Notes that a change begins: when, and where it is noted.
+    fn begin(&self, scope: Scope, allows: bool) -> (Moment, usize) {
+        let mut history = self.history.lock();
+        // Inside the lock: whoever is admitted or refused because of it can be noted only after it.
+        let begun = self.clock.now();
+        history.changes.push(Change { scope, allows, begun, in_force: None });
+        (begun, history.changes.len() - 1)
+    }
+
     fn note(&self, request: Request) {
         self.history.lock().requests.push(request);
     }
@@ -290,44 +299,36 @@ async fn change(world: Arc<World>, mut dice: Dice) -> Told {
         sleep(dice.millis(20, 120)).await;
         let victim = world.victim();
         let failing = world.failing.load(Ordering::Relaxed);
-        let begun = world.clock.now();
-        let way = match dice.next(10) {
-            0 => "user off and on",
-            1 => "practice off and on",
-            2 => "sql",
-            3 => "sql and await",
-            _ => "api",
+        let (way, scope) = match dice.next(10) {
+            0 => ("user off and on", Scope::User),
+            1 => ("practice off and on", Scope::Practice),
+            2 => ("sql", Scope::Client(victim.member.client)),
+            3 => ("sql and await", Scope::Client(victim.member.client)),
+            _ => ("api", Scope::Client(victim.member.client)),
         };
-        let (scope, in_force) = match way {
-            "user off and on" => {
-                let off = world.lifecycle.set_user_access(&world.user, false, &world.by).await;
-                (Scope::User, off.ok().map(|_| world.clock.now()))
-            }
-            "practice off and on" => {
-                let off = world.lifecycle.disable(&world.practice, &world.by).await;
-                (Scope::Practice, off.ok().map(|_| world.clock.now()))
-            }
-            "api" => {
-                let receipt = world.lifecycle.revoke(victim.id, &world.by).await;
-                let in_force = receipt.is_ok().then(|| world.clock.now());
-                if receipt.is_ok() {
-                    let took = Duration::from_nanos(world.clock.now() - begun);
-                    if failing || world.failing.load(Ordering::Relaxed) { troubled.push(took) } else { calm.push(took) }
-                }
-                (Scope::Client(victim.member.client), in_force)
-            }
-            _ => (Scope::Client(victim.member.client), by_sql(&world, &mut conn, victim.id, way == "sql and await").await),
+        let (begun, noted) = world.begin(scope, false);
+        let done = match way {
+            "user off and on" => world.lifecycle.set_user_access(&world.user, false, &world.by).await.is_ok(),
+            "practice off and on" => world.lifecycle.disable(&world.practice, &world.by).await.is_ok(),
+            "api" => world.lifecycle.revoke(victim.id, &world.by).await.is_ok(),
+            _ => false,
         };
+        let mut in_force = done.then(|| world.clock.now());
+        if way == "api" && done {
+            let took = Duration::from_nanos(world.clock.now() - begun);
+            if failing || world.failing.load(Ordering::Relaxed) { troubled.push(took) } else { calm.push(took) }
+        } else if way.starts_with("sql") {
+            in_force = by_sql(&world, &mut conn, victim.id, way == "sql and await").await;
+        }
         *ways.entry(way).or_insert(0) += 1;
-        world.history.lock().changes.push(Change { scope, allows: false, begun, in_force });
+        world.history.lock().changes[noted].in_force = in_force;
         // A while in which it is still asked with.
         sleep(dice.millis(30, 100)).await;
         if let Scope::Client(_) = scope {
             world.victim.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        let begun = world.clock.now();
-        world.history.lock().changes.push(Change { scope, allows: true, begun, in_force: None });
+        world.begin(scope, true);
         // Until it is done: what is on again must not be off for the rest of the run.
         while if scope == Scope::User {
             world.lifecycle.set_user_access(&world.user, true, &world.by).await.is_err()
