@@ -84,6 +84,8 @@ async fn nothing_of_a_request_is_logged_but_what_the_access_log_is_for() {
         provoke(&world, &gateway, hidden).await;
         gateway.recorded("\"route\":\"/garbled\"").await;
         gateway.logged("the upstream failed").await;
+        let metrics = gateway.metrics(&world).await;
+        assert!(!metrics.contains(hidden) && !metrics.contains("smds_"), "{metrics}");
         let (status, output, errors) = gateway.end(Signal::TERM).await;
         assert!(status.success(), "{status:?} {errors}");
         let authorization = world.authorization("all");
