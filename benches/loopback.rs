@@ -3,7 +3,8 @@
 //!
 //! One worker thread each, keep-alive, 1 KiB answers, 10,000 clients in the store, over loopback. The proxy under test is a
 //! process of its own; what it costs is its user and system time, from the kernel's account of it, divided by the requests it
-//! answered. Each round measures every contender once; medians and ranges are printed.
+//! answered. Each round measures every contender once; medians and ranges are printed. With `-- key` only the contenders
+//! with that word in their name are measured, beside the floor.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a benchmark prints what it measured, as ratios of counts")]
 
@@ -265,13 +266,20 @@ fn main() {
         micros: vec![],
         per_second: vec![],
     };
-    let mut contenders = [
+    let contenders = [
         contender("pingora, unchecked", 0, request("/billing/invoices", Some(&right)), "HTTP/1.1 200"),
         contender("gateway, key 200", 1, request("/billing/invoices", Some(&right)), "HTTP/1.1 200"),
         contender("gateway, public 200", 1, request("/docs/x", None), "HTTP/1.1 200"),
         contender("gateway, key 401", 1, request("/billing/invoices", Some(&wrong)), "HTTP/1.1 401"),
         contender("gateway, key 403", 1, request("/patients", Some(&right)), "HTTP/1.1 403"),
     ];
+    let wanted = args.iter().skip(1).find(|word| !word.starts_with('-'));
+    let mut contenders: Vec<_> = contenders
+        .into_iter()
+        .enumerate()
+        .filter(|(at, contender)| *at == 0 || wanted.is_none_or(|word| contender.name.contains(word.as_str())))
+        .map(|(_, contender)| contender)
+        .collect();
     for _ in 0..ROUNDS {
         for contender in &mut contenders {
             load(contender.address, &contender.request, contender.status, WARM_UP);

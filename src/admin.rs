@@ -1,15 +1,16 @@
 //! The management listener: metrics and health.
 
 mod problem;
+mod request_id;
 
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use axum::{Router, middleware};
 use tokio::net::TcpListener;
 
 use crate::id::Revision;
@@ -37,6 +38,7 @@ pub fn router(state: State) -> Router {
         .route("/readyz", get(readyz))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::from_fn(request_id::assign))
         .with_state(state)
 }
 
@@ -55,6 +57,9 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
 async fn readyz(Extract(state): Extract<State>) -> Response {
     match (state.readiness)() {
         Ok(revision) => Json(serde_json::json!({ "ready": true, "revision": revision })).into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, Json(serde_json::json!({ "ready": false, "reason": why }))).into_response(),
+        Err(why) => {
+            let body = Json(serde_json::json!({ "ready": false, "reason": why }));
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
+        }
     }
 }

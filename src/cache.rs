@@ -48,6 +48,35 @@ pub struct Replica {
     tables: ArcSwap<Tables>,
     scopes: Arc<ScopeRegistry>,
     tiers: Arc<TierNames>,
+    settle: OnceLock<Settle>,
+}
+
+/// What is to happen when something has changed, before the change counts as applied.
+pub type Settle = Box<dyn Fn(&Touched<'_>) + Send + Sync>;
+
+/// What has changed.
+#[derive(Clone, Copy, Debug)]
+pub enum Touched<'a> {
+    /// These entities.
+    These(&'a [Change]),
+    /// Anything may have: the contents were replaced, or nobody vouches for them any more.
+    Anything,
+}
+
+impl Touched<'_> {
+    /// Whether a decision about this client may rest on something that has changed.
+    #[must_use]
+    pub fn concerns(&self, client: &ClientRecord) -> bool {
+        // Beyond some number it costs less to ask again than to look through them.
+        const FEW: usize = 64;
+        let Self::These(changes) = self else { return true };
+        changes.len() > FEW
+            || changes.iter().any(|change| match change {
+                Change::Client(id, _) => *id == client.id(),
+                Change::Practice(id, _) => id == client.practice_id(),
+                Change::User(id, _) => client.owner_id() == Some(id),
+            })
+    }
 }
 
 /// How many entities the replica holds.
@@ -92,7 +121,19 @@ impl Replica {
     /// An empty replica without a lease: it admits nobody.
     #[must_use]
     pub fn new(scopes: Arc<ScopeRegistry>, tiers: Arc<TierNames>) -> Self {
-        Self { freshness: Freshness::new(), tables: ArcSwap::default(), scopes, tiers }
+        Self { freshness: Freshness::new(), tables: ArcSwap::default(), scopes, tiers, settle: OnceLock::new() }
+    }
+
+    /// Has `settle` run after each change and before it counts as applied, and when the lease ends: what rests on an
+    /// earlier decision is to be ended by it. Only the first one counts.
+    pub fn on_change(&self, settle: Settle) {
+        let _ = self.settle.set(settle);
+    }
+
+    fn settle(&self, touched: &Touched<'_>) {
+        if let Some(settle) = self.settle.get() {
+            settle(touched);
+        }
     }
 
     /// Puts a snapshot in the place of everything held so far. The tables are built aside and swapped whole, so nobody
@@ -105,17 +146,32 @@ impl Replica {
         for user in &snapshot.users {
             tables.set_user(&user.id, Some(user));
         }
+        let known = self.tables.load();
+        let mut undone = 0_usize;
         for client in &snapshot.clients {
             self.set_client(&tables, client.id, Some(client));
+            let kept = known.clients.get(&client.id).zip(tables.clients.get(&client.id)).and_then(|(known, new)| known.keep_ended(&new));
+            if let Some(kept) = kept {
+                // Final in the table, so only a database that has lost what it acknowledged can say otherwise.
+                undone += 1;
+                tables.clients.insert(client.id, Arc::new(kept));
+            }
+        }
+        if undone > 0 {
+            tracing::error!(
+                clients = undone,
+                "timeline_regression: the database has forgotten revocations that were in force, as after a failover to a standby that was behind; this node goes on denying, others may not: revoke these clients again"
+            );
         }
         let tables = Arc::new(tables);
-        self.freshness.replace(snapshot.head.0, || self.tables.store(tables));
+        self.freshness.replace(snapshot.head.0, || self.tables.store(tables), || self.settle(&Touched::Anything));
         Applied(snapshot.head)
     }
 
-    /// Applies changes, unless the replica is further on already: an older answer never undoes a newer one.
-    pub fn apply(&self, head: Revision, changes: &[Change]) -> Applied {
-        self.freshness.apply(head.0, || {
+    /// Applies the changes from `base` to `head`, unless the replica is further on already, so that an older answer never
+    /// undoes a newer one; nor if it has been put back to before `base`.
+    pub fn apply(&self, base: Revision, head: Revision, changes: &[Change]) -> Applied {
+        let write = || {
             let tables = self.tables.load();
             for change in changes {
                 match change {
@@ -124,7 +180,8 @@ impl Replica {
                     Change::Client(id, client) => self.set_client(&tables, *id, client.as_ref()),
                 }
             }
-        });
+        };
+        self.freshness.apply(base.0, head.0, write, || self.settle(&Touched::These(changes)));
         Applied(self.applied())
     }
 
@@ -137,6 +194,7 @@ impl Replica {
     /// Ends the lease: nobody is admitted until it is extended again.
     pub fn end_lease(&self) {
         self.freshness.end();
+        self.settle(&Touched::Anything);
     }
 
     /// Until when the replica may be believed.

@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, Sources};
 use crate::lifecycle::Lifecycle;
 use crate::scope::ScopeRegistry;
-use crate::store::{Actor, SqliteStore, Store};
+use crate::store::{self, Actor, Store};
 
 /// What every management verb works with.
 pub struct Context {
@@ -47,7 +47,7 @@ struct Cli {
     /// The route map; left out: `routes.toml` beside the settings
     #[arg(long, global = true, value_name = "FILE", env = "SIGMAGATE_ROUTES")]
     routes: Option<PathBuf>,
-    /// The store to work on, in the place of the one that the settings name: `sqlite://PATH`
+    /// The store to work on, in the place of the one that the settings name: `sqlite://PATH` or `postgres://…`
     #[arg(long, global = true, value_name = "URL", env = "SIGMAGATE_DATABASE")]
     database: Option<String>,
     /// Answer in JSON, for programs
@@ -63,6 +63,14 @@ enum Verb {
     Serve,
     /// Run the gateway on an embedded store, in front of an example service, with a practice to try things on
     Demo(crate::demo::Args),
+    /// Run several gateways on one PostgreSQL, each a process of its own, with a practice to try things on
+    Fleet(crate::demo::fleet::Args),
+    /// Run the example service of the demo alone
+    Upstream {
+        /// Where; port 0 takes a free one
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9001")]
+        listen: std::net::SocketAddr,
+    },
     /// Prove the configuration without running it
     Check(check::Args),
     /// List the routes
@@ -113,16 +121,24 @@ impl Cli {
         match self.verb {
             Verb::Serve => serve::run(&sources, self.database.as_deref()).await.map(|()| 0),
             Verb::Demo(args) => crate::demo::run(args).await.map(|()| 0),
+            Verb::Fleet(args) => crate::demo::fleet::run(args, self.database.as_deref()).await.map(|()| 0),
+            Verb::Upstream { listen } => crate::demo::fleet::run_upstream(listen).await.map(|()| 0),
             Verb::Check(args) => check::run(&args, &sources, self.json, &mut stdout),
             Verb::Routes(args) => routes::run(&args, &sources, self.json, &mut stdout),
             Verb::Schema(args) => schema::run(&args, &mut stdout),
             Verb::Completions(args) => completions::run::<Self>(&args, &mut stdout),
-            Verb::Migrate(args) => migrate::run(args, &database(self.database.as_deref(), &sources)?, self.json).await.map(|()| 0),
+            Verb::Migrate(args) => migrate::run(
+                args,
+                &config::load_gateway(sources.gateway.as_deref(), environment(self.database.as_deref()))?.store,
+                self.json,
+            )
+            .await
+            .map(|()| 0),
             Verb::Explain(args) => {
                 let registry = Arc::new(ScopeRegistry::default());
-                let config = load(&sources, self.database.as_deref(), &registry)?;
-                let store = SqliteStore::open(&config.gateway.store.url, false).await?;
-                let admitted = explain::run(&args, &config.routes.table, registry, &store, self.json, &mut stdout).await?;
+                let config = config::load_to_tell(&sources, environment(self.database.as_deref()), &registry)?;
+                let store = store::open(&config.gateway.store.url, &config.gateway.store.fleet, false).await?;
+                let admitted = explain::run(&args, &config.routes.table, registry, &*store, self.json, &mut stdout).await?;
                 Ok(u8::from(!admitted))
             }
             Verb::Practice(args) => practice::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
@@ -141,10 +157,11 @@ impl Cli {
 }
 
 /// The environment, with `--database` as what it is: an override of one setting.
-fn environment(database: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let given = database.map(|url| (config::DATABASE_VARIABLE.to_owned(), url.to_owned()));
+fn environment(database: Option<&str>) -> impl Iterator<Item = (OsString, OsString)> {
+    let given = database.map(|url| (config::DATABASE_VARIABLE.into(), url.into()));
     let overridden = given.is_some();
-    std::env::vars().filter(move |(name, _)| !overridden || name != config::DATABASE_VARIABLE).chain(given)
+    // Not `vars`, which panics at the first variable that is not UTF-8, whoever it is for.
+    std::env::vars_os().filter(move |(name, _)| !overridden || name != config::DATABASE_VARIABLE).chain(given)
 }
 
 /// Both files, and the environment over them.
@@ -155,13 +172,9 @@ fn load(sources: &Sources, database: Option<&str>, registry: &ScopeRegistry) -> 
 /// The store that a management verb works on. The route map need not be there for that.
 async fn context(database: Option<String>, sources: &Sources, json: bool) -> anyhow::Result<Context> {
     let gateway = config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&gateway.store.url, gateway.store.migrate).await?);
+    let store = store::open(&gateway.store.url, &gateway.store.fleet, gateway.store.migrate).await?;
     let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper);
     Ok(Context { store, lifecycle, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
-}
-
-fn database(database: Option<&str>, sources: &Sources) -> anyhow::Result<String> {
-    Ok(config::load_gateway(sources.gateway.as_deref(), environment(database))?.store.url)
 }
 
 #[cfg(test)]

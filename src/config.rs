@@ -5,6 +5,7 @@ mod conform;
 mod document;
 mod file;
 mod gateway;
+mod overrides;
 mod routes;
 
 pub use document::{Mistake, Place};
@@ -12,6 +13,7 @@ pub use file::LogFormat;
 pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
 pub use routes::RouteMap;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -20,14 +22,22 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::scope::ScopeRegistry;
-use conform::{conform, nearest};
+use conform::{conform, join, nearest};
 use document::{Kind, Node, Step};
 use file::{GatewayFile, RoutesFile};
+use overrides::Environment;
 
-/// What every environment variable that overrides a setting begins with.
-const PREFIX: &str = "SIGMAGATE__";
 /// The variable that overrides `store.url`.
 pub const DATABASE_VARIABLE: &str = "SIGMAGATE__STORE__URL";
+
+/// What the settings are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To run the gateway, or to prove that it would.
+    Serving,
+    /// For anything else.
+    Telling,
+}
 
 /// Where the configuration is.
 #[derive(Clone, Debug)]
@@ -60,13 +70,35 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// Loads both files. Resolves host names of upstreams, so it may block for as long as DNS takes.
+/// Loads both files, and proves the certificates that they name. Resolves host names of upstreams, so it may block for as
+/// long as DNS takes.
 ///
 /// # Errors
 /// Every mistake of both files and of the environment at once.
-pub fn load(sources: &Sources, env: impl IntoIterator<Item = (String, String)>, registry: &ScopeRegistry) -> Result<Config, Mistakes> {
+pub fn load(sources: &Sources, env: impl IntoIterator<Item = (OsString, OsString)>, registry: &ScopeRegistry) -> Result<Config, Mistakes> {
+    load_for(Purpose::Serving, sources, env, registry)
+}
+
+/// Loads both files, to tell of them: as [`load`], but whoever asks need not be able to read the private keys.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_to_tell(
+    sources: &Sources,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    registry: &ScopeRegistry,
+) -> Result<Config, Mistakes> {
+    load_for(Purpose::Telling, sources, env, registry)
+}
+
+fn load_for(
+    purpose: Purpose,
+    sources: &Sources,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    registry: &ScopeRegistry,
+) -> Result<Config, Mistakes> {
     let mut mistakes = Vec::new();
-    let gateway = gateway_of(sources.gateway.as_deref(), env, &mut mistakes);
+    let gateway = gateway_of(purpose, sources.gateway.as_deref(), env, &mut mistakes);
     let routes = routes_of(&sources.routes, &gateway, registry, &mut mistakes);
     match routes {
         Some(routes) if mistakes.is_empty() => Ok(Config { gateway, routes }),
@@ -74,13 +106,13 @@ pub fn load(sources: &Sources, env: impl IntoIterator<Item = (String, String)>, 
     }
 }
 
-/// Loads the settings alone.
+/// Loads the settings alone, to manage what is in the store. Whoever does need not be able to read the private keys.
 ///
 /// # Errors
 /// Every mistake at once.
-pub fn load_gateway(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Gateway, Mistakes> {
+pub fn load_gateway(path: Option<&Path>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Gateway, Mistakes> {
     let mut mistakes = Vec::new();
-    let gateway = gateway_of(path, env, &mut mistakes);
+    let gateway = gateway_of(Purpose::Telling, path, env, &mut mistakes);
     if mistakes.is_empty() { Ok(gateway) } else { Err(Mistakes(mistakes)) }
 }
 
@@ -114,18 +146,24 @@ fn schema<T: schemars::JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-fn gateway_of(path: Option<&Path>, env: impl IntoIterator<Item = (String, String)>, mistakes: &mut Vec<Mistake>) -> Gateway {
+fn gateway_of(
+    purpose: Purpose,
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+    mistakes: &mut Vec<Mistake>,
+) -> Gateway {
     // Of a file whose syntax is wrong nothing else is told: what could be read of it may not be what was meant.
     let mut node = path.and_then(|path| read(path, mistakes)).unwrap_or_else(empty);
-    for (name, text) in env {
-        let Some(key) = name.strip_prefix(PREFIX) else { continue };
-        let key: Vec<String> = key.to_ascii_lowercase().split("__").map(str::to_owned).collect();
-        node.set(&key, document::parse_variable(&name, &text));
-    }
-    let file: GatewayFile = typed(&mut node, &gateway_schema(), mistakes);
+    let schema = gateway_schema();
+    let env = Environment::from_iter(env);
+    env.apply(&mut node, &schema, mistakes);
+    let file: GatewayFile = typed(&mut node, &schema, mistakes);
     let mut found = Found { node: &node, mistakes };
     let base = path.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
-    gateway::build(&file, &base, &mut found)
+    if purpose == Purpose::Serving {
+        gateway::certificates(&file, &base, &mut found);
+    }
+    gateway::build(&file, &base, &env, &mut found)
 }
 
 fn routes_of(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, mistakes: &mut Vec<Mistake>) -> Option<RouteMap> {
@@ -207,8 +245,7 @@ impl Found<'_> {
 /// The steps as a mistake writes them: `routes[3].upstream`.
 fn spelled(steps: &[Step<'_>]) -> String {
     steps.iter().fold(String::new(), |key, step| match step {
-        Step::Key(name) if key.is_empty() => (*name).to_owned(),
-        Step::Key(name) => format!("{key}.{name}"),
+        Step::Key(name) => join(&key, name),
         Step::Index(at) => format!("{key}[{at}]"),
     })
 }

@@ -1,5 +1,6 @@
 //! `sigmagate demo`: the main job in one command, on the embedded store, in front of an example service.
 
+pub mod fleet;
 mod provision;
 pub mod upstream;
 
@@ -18,6 +19,7 @@ use crate::lifecycle::Lifecycle;
 use crate::scope::ScopeRegistry;
 use crate::server::{self, Server};
 use crate::store::{SqliteStore, Store};
+use crate::telemetry;
 use provision::Demo;
 
 /// The settings of `sigmagate demo`.
@@ -65,6 +67,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let sources = write_config(&dir, &args, &upstream_url)?;
     let registry = Arc::new(ScopeRegistry::default());
     let config = config::load(&sources, std::iter::empty(), &registry)?;
+    // Whoever edits the route file is told what is wrong with it.
+    telemetry::init(&config.gateway.telemetry)?;
     let database = dir.join("gateway.db");
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&format!("sqlite://{}", database.display()), true).await?);
     let lifecycle = Lifecycle::new(Arc::clone(&store), None);
@@ -74,7 +78,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     demo.management_url = format!("http://{}", server.management_address());
     demo.upstream_url = upstream_url;
     demo.database_url = format!("sqlite://{}", database.display());
-    save(&dir, &demo)?;
+    save(&dir, "demo.json", &demo)?;
     let mut stdout = std::io::stdout().lock();
     write!(stdout, "{}", instructions(&demo, &dir))?;
     stdout.flush()?;
@@ -88,7 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn write_config(dir: &Path, args: &Args, upstream_url: &str) -> anyhow::Result<Sources> {
     let gateway = dir.join("gateway.toml");
     let text = format!(
-        "[[listeners]]\naddress = \"{}\"\n\n[management]\naddress = \"{}\"\n\n[store]\nurl = \"sqlite://{}\"\n\n[telemetry]\nlog = \"warn\"\naccess_log = false\n",
+        "[[listeners]]\naddress = \"{}\"\n\n[management]\naddress = \"{}\"\n\n[store]\nurl = \"sqlite://{}\"\n\n[telemetry]\nlog = \"warn\"\nformat = \"text\"\naccess_log = false\n",
         args.listen,
         args.management_listen,
         dir.join("gateway.db").display()
@@ -111,11 +115,11 @@ fn with_upstream(text: &str, url: &str) -> String {
 }
 
 /// Written whole and renamed, so that whoever waits for the file never reads half of it; for the owner's eyes only.
-fn save(dir: &Path, demo: &Demo) -> anyhow::Result<()> {
-    let (path, aside) = (dir.join("demo.json"), dir.join("demo.json.new"));
+fn save(dir: &Path, name: &str, what: &impl serde::Serialize) -> anyhow::Result<()> {
+    let (path, aside) = (dir.join(name), dir.join(format!("{name}.new")));
     let _ = fs::remove_file(&aside);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    file.write_all(serde_json::to_string_pretty(demo)?.as_bytes())?;
+    file.write_all(serde_json::to_string_pretty(what)?.as_bytes())?;
     file.sync_all()?;
     fs::rename(&aside, &path).with_context(|| format!("cannot write `{}`", path.display()))
 }

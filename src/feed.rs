@@ -1,18 +1,18 @@
 //! Keeps the replica in step with the store, and the lease with the replica.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::cache::{Entries, Replica};
 use crate::clock;
 use crate::id::Revision;
-use crate::store::{self, Changes, Feed, Store};
+use crate::store::{self, Changes, Feed, Quick, Store};
 
-/// How long after a change was committed elsewhere it is looked for at the latest.
-const POLL: Duration = Duration::from_millis(5);
 /// How long to wait before the store is tried again, and the most that grows to.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
@@ -21,6 +21,8 @@ pub trait Observer: Send + Sync {
     /// The store was asked, and the replica is as new as its answer. If something changed: how long that took, and how
     /// much the replica holds now.
     fn live(&self, revision: Revision, took: Option<Duration>, entries: Option<Entries>);
+    /// Changes came by the second line, which vouches for nothing.
+    fn hurried(&self, revision: Revision, took: Duration, entries: Entries);
     /// The store could not be asked. The lease goes on until it runs out.
     fn failed(&self, error: &store::Error);
     /// The lease has run out: nobody is admitted.
@@ -31,16 +33,16 @@ pub trait Observer: Send + Sync {
 pub async fn run(store: Arc<dyn Store>, replica: Arc<Replica>, observer: Arc<dyn Observer>, stop: impl Future<Output = ()> + Send) {
     let lease = store.lease();
     tokio::pin!(stop);
-    let mut pause = RETRY.0;
+    let (mut pause, mut node) = (RETRY.0, None);
     loop {
         let mut feed = None;
         // Dropped before the feed, even by a panic: once the feed is gone nobody waits for this node any more, so by
         // then it must have stopped admitting.
         let vouched = EndsLease(&replica);
-        let mut follower = Follower { replica: &replica, observer: &*observer, lease, acknowledged: None };
+        let follower = Follower { replica: &replica, observer: &*observer, lease, gap: Notify::new() };
         let followed = async {
             match within(lease, store.feed()).await {
-                Ok(opened) => follower.follow(&mut **feed.insert(opened), &mut pause).await,
+                Ok(opened) => follower.follow(&mut **feed.insert(opened), &mut node, &mut pause).await,
                 Err(error) => error,
             }
         };
@@ -75,28 +77,53 @@ impl Drop for EndsLease<'_> {
     }
 }
 
+/// How far the acknowledgements of one line have come.
+#[derive(Default)]
+struct Line {
+    acknowledged: Option<Revision>,
+}
+
+impl Line {
+    /// Whether `applied` has still to be acknowledged. Due whenever more is in force than was, whoever put it in force:
+    /// the other line may have died between the two.
+    fn owes(&self, applied: Revision) -> bool {
+        self.acknowledged.is_none_or(|acknowledged| acknowledged < applied)
+    }
+}
+
 struct Follower<'a> {
     replica: &'a Replica,
     observer: &'a dyn Observer,
     lease: Duration,
-    acknowledged: Option<Revision>,
+    /// Has the vouching line ask before its time.
+    gap: Notify,
 }
 
 impl Follower<'_> {
-    /// Joins and follows; returns when the lease has run out, with the last error.
-    async fn follow(&mut self, feed: &mut dyn Feed, pause: &mut Duration) -> store::Error {
+    /// Joins and follows; returns when the node has to join anew, with the last error.
+    async fn follow(&self, feed: &mut dyn Feed, node: &mut Option<String>, pause: &mut Duration) -> store::Error {
         // Registered first, then the snapshot, then the first lease: a change committed at any moment in between is
         // either in the snapshot or waited for.
-        if let Err(error) = within(self.lease, feed.register()).await {
-            return error;
+        match feed.register(node.as_deref()).await {
+            Ok(registered) => *node = Some(registered),
+            Err(error) => return error,
         }
         if let Err(error) = self.snapshot(feed).await {
             return error;
         }
-        let mut first = true;
+        let quick = feed.quick();
+        tokio::select! {
+            error = self.vouch(feed, pause) => error,
+            never = self.hurry(quick) => match never {},
+        }
+    }
+
+    /// Polls, and extends the lease with each answer.
+    async fn vouch(&self, feed: &mut dyn Feed, pause: &mut Duration) -> store::Error {
+        let (mut line, mut first) = (Line::default(), true);
         loop {
             let asked = clock::boot_time();
-            match self.step(feed).await {
+            match self.step(feed, &mut line).await {
                 Ok(entries) => {
                     // Counted from before the question: what was committed until then is in the answer.
                     self.replica.extend_lease(asked.after(self.lease));
@@ -105,6 +132,7 @@ impl Follower<'_> {
                     self.observer.live(self.replica.applied(), took, entries);
                     (first, *pause) = (false, RETRY.0);
                 }
+                Err(error @ store::Error::Deposed(_)) => return error,
                 Err(error) => {
                     if clock::boot_time() >= self.replica.lease_until() {
                         return error;
@@ -112,35 +140,77 @@ impl Follower<'_> {
                     self.observer.failed(&error);
                 }
             }
-            sleep(POLL).await;
+            tokio::select! {
+                () = feed.due() => {}
+                () = self.gap.notified() => {}
+            }
         }
     }
 
     /// Asks once and applies what comes.
-    async fn step(&mut self, feed: &mut dyn Feed) -> Result<Option<Entries>, store::Error> {
-        let changed = match within(self.lease, feed.poll(self.replica.applied())).await? {
+    async fn step(&self, feed: &mut dyn Feed, line: &mut Line) -> Result<Option<Entries>, store::Error> {
+        let after = self.replica.applied();
+        let changed = match within(feed.patience(), feed.poll(after)).await? {
             Changes::Unchanged => None,
             Changes::Batch { head, changes } => {
-                self.replica.apply(head, &changes);
+                self.replica.apply(after, head, &changes);
                 Some(self.replica.entries())
             }
             Changes::Gap => {
                 tracing::warn!("the change log has a gap: everything is read anew");
                 self.replica.end_lease();
                 self.snapshot(feed).await?;
+                // It is as good an answer to the question, for it was read later.
+                *line = Line::default();
                 Some(self.replica.entries())
             }
         };
-        // Due whenever more is in force than was acknowledged, whoever put it in force.
         let applied = self.replica.applied();
-        if self.acknowledged != Some(applied) {
-            within(self.lease, feed.acknowledge(applied)).await?;
-            self.acknowledged = Some(applied);
+        if line.owes(applied) {
+            within(feed.patience(), feed.acknowledge(applied)).await?;
+            line.acknowledged = Some(applied);
         }
         Ok(changed)
     }
 
-    async fn snapshot(&mut self, feed: &mut dyn Feed) -> Result<(), store::Error> {
+    /// Applies and acknowledges changes as soon as there is a hint of them. Extends no lease, so whatever goes wrong
+    /// here costs time and nothing else.
+    async fn hurry(&self, quick: Option<Box<dyn Quick>>) -> Infallible {
+        let Some(mut quick) = quick else { return std::future::pending().await };
+        let (mut line, mut pause) = (Line::default(), RETRY.0);
+        loop {
+            match self.hint(&mut *quick, &mut line).await {
+                Ok(()) => pause = RETRY.0,
+                Err(error) => {
+                    self.observer.failed(&error);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    async fn hint(&self, quick: &mut dyn Quick, line: &mut Line) -> Result<(), store::Error> {
+        quick.hint().await?;
+        let (asked, after) = (clock::boot_time(), self.replica.applied());
+        match quick.read(after).await? {
+            Changes::Unchanged => {}
+            Changes::Batch { head, changes } => {
+                self.replica.apply(after, head, &changes);
+                self.observer.hurried(self.replica.applied(), clock::boot_time().since(asked), self.replica.entries());
+            }
+            // The other line will find the same, and knows what to do.
+            Changes::Gap => self.gap.notify_one(),
+        }
+        let applied = self.replica.applied();
+        if line.owes(applied) {
+            quick.acknowledge(applied).await?;
+            line.acknowledged = Some(applied);
+        }
+        Ok(())
+    }
+
+    async fn snapshot(&self, feed: &mut dyn Feed) -> Result<(), store::Error> {
         // No time limit: a million clients take as long as they take, and nobody is admitted meanwhile.
         let snapshot = feed.snapshot().await?;
         let applied = self.replica.replace(&snapshot);
@@ -151,7 +221,6 @@ impl Follower<'_> {
             clients = snapshot.clients.len(),
             "snapshot loaded"
         );
-        self.acknowledged = None;
         Ok(())
     }
 }

@@ -111,6 +111,11 @@ impl Gate {
         self.routes.store(routes);
     }
 
+    /// Has `settle` run whenever a permit given earlier may no longer hold: see [`Replica::on_change`].
+    pub fn on_change(&self, settle: crate::cache::Settle) {
+        self.replica.on_change(settle);
+    }
+
     /// The route map in force.
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {
@@ -186,8 +191,8 @@ impl Gate {
         Ok(Permit { route: Arc::clone(route), caller: Some(caller), peer: request.peer, _authorized: authorized })
     }
 
-    /// Asks again, directly before the request is sent on: making a connection may have taken long enough for the
-    /// answer to change.
+    /// Asks again: before the request is sent on, before its answer begins, and before each piece of either. In the
+    /// meantime the answer may have changed.
     ///
     /// # Errors
     /// The denial that the request would meet now.

@@ -123,9 +123,20 @@ impl Metrics {
             self.apply.observe(took.as_secs_f64());
         }
         if let Some(entries) = entries {
-            for (gauge, count) in self.entries.iter().zip([entries.practices, entries.users, entries.clients]) {
-                gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
+            self.hold(entries);
+        }
+    }
+
+    /// Changes are in force, by the line that does not vouch.
+    pub fn feed_applied(&self, revision: Revision, took: Duration, entries: Entries) {
+        self.feed_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
+        self.apply.observe(took.as_secs_f64());
+        self.hold(entries);
+    }
+
+    fn hold(&self, entries: Entries) {
+        for (gauge, count) in self.entries.iter().zip([entries.practices, entries.users, entries.clients]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -3,6 +3,7 @@
 //! A connection is accepted by [`listener`], read and watched over by `connection`, and each of its requests goes
 //! through `filter`, which asks the gate. pingora's types stay in this module.
 
+mod active;
 mod chunks;
 mod connection;
 mod context;
@@ -25,8 +26,9 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 
+pub use active::Active;
 pub use listener::{Bound, Certificate, Error, Running, start, start_on};
-pub use live::Active;
+use live::Inflight;
 
 use crate::gate::Gate;
 use crate::record::Recorder;
@@ -101,13 +103,22 @@ pub struct Shared {
     recorder: Arc<dyn Recorder>,
     settings: Settings,
     active: Arc<Active>,
+    inflight: Arc<Inflight>,
     stopping: AtomicBool,
 }
 
 impl Shared {
-    /// A data plane that asks this gate and reports to this recorder.
+    /// A data plane that asks this gate and reports to this recorder. What the gate no longer permits, it ends.
     pub fn new(gate: Arc<Gate>, recorder: Arc<dyn Recorder>, settings: Settings) -> Self {
-        Self { gate, recorder, settings, active: Arc::default(), stopping: AtomicBool::new(false) }
+        let inflight = Arc::<Inflight>::default();
+        // The gate outlives neither its data plane nor the other way round, for the one holds the other.
+        let (entries, asked) = (Arc::clone(&inflight), Arc::downgrade(&gate));
+        gate.on_change(Box::new(move |touched| {
+            if let Some(gate) = asked.upgrade() {
+                entries.settle(touched, &gate);
+            }
+        }));
+        Self { gate, recorder, settings, active: Arc::default(), inflight, stopping: AtomicBool::new(false) }
     }
 
     /// The count of connections and requests, to wait for after a stop.

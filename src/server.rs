@@ -1,12 +1,13 @@
 //! Config -> running services, bound addresses, shutdown. The only place that wires parts together.
 
+mod workers;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -23,6 +24,7 @@ use crate::reload::{self, Reloader};
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Store};
 use crate::telemetry::{AccessLog, Observer};
+use workers::Workers;
 
 /// How often counts that nobody needs any more are forgotten.
 const PRUNE: Duration = Duration::from_secs(60);
@@ -36,7 +38,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     data: proxy::Running,
     active: Arc<Active>,
-    runtimes: Runtimes,
+    workers: Workers,
     feed: JoinHandle<()>,
     stop_feed: oneshot::Sender<()>,
     admin: JoinHandle<()>,
@@ -67,6 +69,18 @@ impl feed::Observer for FeedObserver {
                 *status = Status::Live(revision);
                 true
             }
+        });
+    }
+
+    fn hurried(&self, revision: Revision, took: Duration, entries: Entries) {
+        self.metrics.feed_applied(revision, took, entries);
+        self.status.send_if_modified(|status| match status {
+            Status::Live(known) if *known < revision => {
+                *known = revision;
+                true
+            }
+            // Only the line that vouches brings a node that was not live to life.
+            _ => false,
         });
     }
 
@@ -137,9 +151,8 @@ impl Server {
         let active = shared.active();
         let counted = Arc::clone(&active);
         metrics.set_active_source(move || (counted.connections(), counted.requests()));
-        let runtimes = runtimes(gateway.threads)?;
-        let handles: Vec<_> = runtimes.0.iter().map(|runtime| runtime.handle().clone()).collect();
-        let data = proxy::start_on(listeners, shared, &stopped, &handles)?;
+        let workers = Workers::start(gateway.threads)?;
+        let data = proxy::start_on(listeners, shared, &stopped, workers.handles())?;
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
         let readiness = watched.clone();
@@ -173,7 +186,7 @@ impl Server {
             stop,
             data,
             active,
-            runtimes,
+            workers,
             feed,
             stop_feed,
             admin,
@@ -214,7 +227,7 @@ impl Server {
         // A client that holds its connection to the management listener open must not hold up the end.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.admin).await;
         // Whatever is left of the requests ends here.
-        drop(self.runtimes);
+        drop(self.workers);
     }
 }
 
@@ -251,23 +264,6 @@ fn settings(limits: &Limits) -> Settings {
         upstream_pool: limits.upstream_connections,
         trusted_proxies: limits.trusted_proxies.clone(),
         ..Settings::default()
-    }
-}
-
-/// One runtime of one thread each: a connection stays on its thread, which costs less than handing it around.
-struct Runtimes(Vec<Runtime>);
-
-fn runtimes(threads: usize) -> anyhow::Result<Runtimes> {
-    let build =
-        |n: usize| tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name(format!("data-{n}")).enable_all().build();
-    let runtimes = (0..threads).map(build).collect::<std::io::Result<_>>();
-    runtimes.map(Runtimes).context("cannot start the threads that serve applications")
-}
-
-impl Drop for Runtimes {
-    fn drop(&mut self) {
-        // Not waited for: a runtime must not block inside another.
-        self.0.drain(..).for_each(Runtime::shutdown_background);
     }
 }
 

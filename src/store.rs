@@ -4,12 +4,16 @@
 //! change in the database itself, whoever makes it.
 
 pub mod audit;
+mod postgres;
+mod rules;
 mod sqlite;
 #[cfg(test)]
 mod suite;
 
+pub use postgres::{Fleet, PgStore, Timing};
 pub use sqlite::SqliteStore;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +21,20 @@ use async_trait::async_trait;
 use crate::clock::{BootTime, Timestamp, boot_time};
 use crate::entity::{ApiAccess, Client, Practice, Role, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
+
+/// Whether a URL names a database that a fleet can share, which is PostgreSQL; else it is a file of SQLite.
+#[must_use]
+pub fn is_fleet(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// Opens the store at a URL. With `migrate` its schema is created or brought up to date first; without, it has to be.
+///
+/// # Errors
+/// [`Error::Unusable`] says what is wrong and what to do.
+pub async fn open(url: &str, fleet: &Fleet, migrate: bool) -> Result<Arc<dyn Store>, Error> {
+    Ok(if is_fleet(url) { Arc::new(PgStore::open(url, fleet, migrate).await?) } else { Arc::new(SqliteStore::open(url, migrate).await?) })
+}
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +59,9 @@ pub enum Error {
         #[source]
         source: Option<sqlx::Error>,
     },
+    /// This node is no longer in the register, so nobody waits for it: it has to stop answering at once, and join anew.
+    #[error("{0}: the node stops answering, and joins anew")]
+    Deposed(String),
     /// The database failed; a write may or may not have happened.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -110,7 +131,8 @@ pub enum Changes {
 #[async_trait]
 pub trait Feed: Send {
     /// Registers the node, so that barriers wait for it. Before the snapshot, or a change in between could be missed by both.
-    async fn register(&mut self) -> Result<(), Error>;
+    /// Returns its id. `instead_of` is what this process was before, and no longer answers as: nobody needs to wait for it.
+    async fn register(&mut self, instead_of: Option<&str>) -> Result<String, Error>;
     /// Everything there is, in one consistent reading.
     async fn snapshot(&mut self) -> Result<Snapshot, Error>;
     /// What changed after `after`. A successful answer proves that, when it was asked, nothing else had been committed.
@@ -122,6 +144,25 @@ pub trait Feed: Send {
     async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error>;
     /// Takes the node out of the register; it must have stopped admitting.
     async fn leave(&mut self) -> Result<(), Error>;
+    /// Waits until it is time to poll again.
+    async fn due(&mut self);
+    /// How long a call may take; by then it has failed.
+    fn patience(&self) -> Duration;
+    /// A second line, for a store whose polls are too far apart for changes to wait for the next one.
+    fn quick(&self) -> Option<Box<dyn Quick>> {
+        None
+    }
+}
+
+/// A line that learns of changes at once, but vouches for nothing: that it is silent does not prove that nothing has changed.
+#[async_trait]
+pub trait Quick: Send {
+    /// Waits until something may have changed; once in a while, in vain, so that a dead line is found out.
+    async fn hint(&mut self) -> Result<(), Error>;
+    /// What changed after `after`.
+    async fn read(&mut self, after: Revision) -> Result<Changes, Error>;
+    /// As [`Feed::acknowledge`].
+    async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error>;
 }
 
 /// A change that is committed, but perhaps not yet in force. Only [`Store::barrier`] turns it into the [`Receipt`] that
@@ -137,7 +178,12 @@ impl Committed {
     /// A change whose commit has just been acknowledged. Waiting counts from now: from any earlier moment it would be
     /// too short for a node that proved itself current just before the commit.
     pub(crate) fn now(revision: Revision) -> Self {
-        Self { revision, at: boot_time() }
+        Self::at(revision, boot_time())
+    }
+
+    /// A change whose commit was acknowledged no later than at `at`.
+    pub(crate) fn at(revision: Revision, at: BootTime) -> Self {
+        Self { revision, at }
     }
 
     /// The change.
@@ -146,7 +192,7 @@ impl Committed {
     }
 
     /// When its commit was acknowledged.
-    pub const fn at(&self) -> BootTime {
+    pub const fn acknowledged_at(&self) -> BootTime {
         self.at
     }
 }

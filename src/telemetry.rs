@@ -1,36 +1,45 @@
 //! Logs, and what takes note of each request.
 
 mod access_log;
+mod filter;
+mod line;
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterExt};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 pub use access_log::AccessLog;
+use filter::Libraries;
 
 use crate::config::{LogFormat, Telemetry};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::record::{Record, Recorder};
 use crate::route::RouteTable;
 
-/// The framework logs an error for what any client can cause. What matters of it is in the access log and the metrics.
-const QUIET: &str = "pingora_proxy=off,pingora_core=off,pingora_pool=off";
-
-/// Sends log lines to standard error from now on. Called once, by what runs.
+/// Sends log lines to standard error from now on, those that libraries write through the `log` crate included. Called
+/// once, by what runs.
 ///
 /// # Errors
 /// A filter that cannot be read; or logs are sent somewhere already.
 pub fn init(settings: &Telemetry) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.log)).context("`telemetry.log` is not a log filter")?;
+    let filter = EnvFilter::try_new(&settings.log).context("`telemetry.log` is not a log filter")?;
     // A reader of the log that has gone away must not take the gateway along: complaining about it on the same pipe would.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(std::io::stderr);
-    match settings.format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => lines.with_target(false).try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("logs are set up already: {error}"))
+    let lines = fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
+    let lines = match settings.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        // Colours would let whoever reads the log from a file see escape sequences instead.
+        LogFormat::Text => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(Libraries.and(filter)))
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("logs are set up already: {error}"))
 }
 
 /// Takes note of each request: in the metrics, and in the access log where there is one.

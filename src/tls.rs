@@ -1,7 +1,103 @@
-//! The one TLS crypto provider of the process.
+//! TLS: the one crypto provider of the process, and what PEM files must hold.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+/// Why a certificate or its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is not there.
+    #[error("there is no file `{}`", .0.display())]
+    Missing(PathBuf),
+    /// The file is there and cannot be read.
+    #[error("`{}` cannot be read", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("`{}` holds no certificate in PEM", .0.display())]
+    NoCertificate(PathBuf),
+    /// The file holds something else.
+    #[error("`{}` holds no private key in PEM", .0.display())]
+    NoKey(PathBuf),
+    /// The key cannot be read without a pass phrase, which nobody is there to type.
+    #[error("`{}` is encrypted: decrypt it, as `openssl pkey` does, and let nobody else read the file", .0.display())]
+    EncryptedKey(PathBuf),
+    /// The key is of a kind that TLS does not use, or belongs to another certificate.
+    #[error("the key `{}` does not fit the certificate `{}`", .key.display(), .certificate.display())]
+    Mismatch {
+        /// The certificate file.
+        certificate: PathBuf,
+        /// The key file.
+        key: PathBuf,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+}
 
 /// Makes AWS-LC the provider of every TLS connection of the process. Called first thing; a second call changes nothing.
 pub fn install_provider() {
     // An error means that a provider is installed already: by an earlier call, since nothing else installs one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A certificate chain with its key, from PEM files.
+///
+/// # Errors
+/// A file cannot be read or holds something else; the key is not that of the certificate.
+pub fn certified_key(certificate: &Path, key: &Path) -> Result<CertifiedKey, Error> {
+    pair(chain(certificate)?, private_key(key)?, certificate, key)
+}
+
+/// What is wrong with the certificate, and what with the key: that they belong together is asked of the key.
+#[must_use]
+pub fn check(certificate: &Path, key: &Path) -> [Option<Error>; 2] {
+    match (chain(certificate), private_key(key)) {
+        (Ok(chain), Ok(private)) => [None, pair(chain, private, certificate, key).err()],
+        (chain, private) => [chain.err(), private.err()],
+    }
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = read(path)?;
+    match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(Error::NoCertificate(path.to_owned())),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+        let encrypted = text.windows(21).any(|words| words == b"ENCRYPTED PRIVATE KEY");
+        if encrypted { Error::EncryptedKey(path.to_owned()) } else { Error::NoKey(path.to_owned()) }
+    })
+}
+
+fn pair(
+    chain: Vec<CertificateDer<'static>>,
+    private: PrivateKeyDer<'static>,
+    certificate: &Path,
+    key: &Path,
+) -> Result<CertifiedKey, Error> {
+    CertifiedKey::from_der(chain, private, &rustls::crypto::aws_lc_rs::default_provider()).map_err(|source| Error::Mismatch {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    })
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    std::fs::read(path).map(Zeroizing::new).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::Missing(path.to_owned()),
+        _ => Error::Unreadable { path: path.to_owned(), source },
+    })
 }

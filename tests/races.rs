@@ -67,7 +67,7 @@ fn revoke_races_a_decision(decide: fn(&World) -> bool) {
     let revoker = {
         let world = Arc::clone(&world);
         loom::thread::spawn(move || {
-            world.freshness.apply(1, || world.active.store(false, Ordering::Release));
+            world.freshness.apply(0, 1, || world.active.store(false, Ordering::Release), || {});
             world.acknowledged.store(true, Ordering::SeqCst);
         })
     };
@@ -86,6 +86,44 @@ fn nobody_is_admitted_after_the_acknowledgement() {
     model(|| revoke_races_a_decision(decide));
 }
 
+/// A stream that outlives its decision: it is entered where changes look for streams to end, and then asks once more.
+fn revoke_races_a_stream(enter_first: bool) {
+    let world = World::new(true, true);
+    let (entered, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let revoker = {
+        let (world, entered, ended) = (Arc::clone(&world), Arc::clone(&entered), Arc::clone(&ended));
+        loom::thread::spawn(move || {
+            let settle = || {
+                if entered.load(Ordering::Relaxed) && !world.allowed() {
+                    ended.store(true, Ordering::SeqCst);
+                }
+            };
+            world.freshness.apply(0, 1, || world.active.store(false, Ordering::Release), settle);
+        })
+    };
+    let goes_on = if enter_first {
+        entered.store(true, Ordering::Relaxed);
+        loom::sync::atomic::fence(Ordering::SeqCst);
+        decide(&world)
+    } else {
+        let goes_on = decide(&world);
+        entered.store(true, Ordering::Relaxed);
+        goes_on
+    };
+    revoker.join().expect("the revoker ends");
+    assert!(!goes_on || ended.load(Ordering::SeqCst), "a stream goes on after the change is in force");
+}
+
+#[test]
+fn no_stream_goes_on_after_the_change_is_in_force() {
+    model(|| revoke_races_a_stream(true));
+}
+
+#[test]
+fn the_model_notices_a_stream_that_asks_before_it_is_entered() {
+    assert!(finds_a_race(|| revoke_races_a_stream(false)));
+}
+
 /// One transaction takes the scope away and turns the practice on: never were both true. A reader who mixes old and new
 /// facts would say yes.
 fn mixed_facts(decide: fn(&World) -> bool) {
@@ -93,10 +131,11 @@ fn mixed_facts(decide: fn(&World) -> bool) {
     let writer = {
         let world = Arc::clone(&world);
         loom::thread::spawn(move || {
-            world.freshness.apply(1, || {
+            let write = || {
                 world.active.store(true, Ordering::Release);
                 world.scoped.store(false, Ordering::Release);
-            });
+            };
+            world.freshness.apply(0, 1, write, || {});
         })
     };
     assert!(!decide(&world), "admitted by a mixture of two states");
@@ -132,11 +171,11 @@ fn answers_race(apply: fn(&World, u64, bool)) {
 }
 
 fn apply_in_order(world: &World, head: u64, active: bool) {
-    world.freshness.apply(head, || world.active.store(active, Ordering::Release));
+    world.freshness.apply(0, head, || world.active.store(active, Ordering::Release), || {});
 }
 
 fn apply_whatever_comes(world: &World, head: u64, active: bool) {
-    world.freshness.replace(head, || world.active.store(active, Ordering::Release));
+    world.freshness.replace(head, || world.active.store(active, Ordering::Release), || {});
 }
 
 #[test]

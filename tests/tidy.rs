@@ -31,13 +31,13 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["proxy", "tls"]),
     ("axum", &["admin", "demo"]),
     ("sqlx", &["store"]),
-    ("dashmap", &["cache"]),
+    ("dashmap", &["cache", "proxy"]),
     ("governor", &["limit"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("clap", &["cli", "demo"]),
     ("notify", &["reload", "server"]),
-    ("rustix", &["clock", "metrics"]),
+    ("rustix", &["clock", "metrics", "demo"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -117,6 +117,32 @@ impl ClientRecord {
         }
     }
 
+    /// The newer record, with what had ended for good here ended there as well; `None` where it is so already.
+    pub(super) fn keep_ended(&self, newer: &Self) -> Option<Self> {
+        let ended = |generation: u32| self.secrets.iter().any(|secret| secret.generation == generation && secret.ended);
+        let forgotten = newer.secrets.iter().any(|secret| !secret.ended && ended(secret.generation));
+        if !forgotten && (newer.revoked || !self.revoked) {
+            return None;
+        }
+        let secrets = newer.secrets.iter().map(|secret| LiveSecret {
+            generation: secret.generation,
+            digest: secret.digest.clone(),
+            expires_at: secret.expires_at,
+            ended: secret.ended || ended(secret.generation),
+        });
+        Some(Self {
+            id: newer.id,
+            practice: Arc::clone(&newer.practice),
+            owner: newer.owner.clone(),
+            granted: Arc::clone(&newer.granted),
+            expires_at: newer.expires_at,
+            revoked: newer.revoked || self.revoked,
+            tier: newer.tier,
+            secrets: secrets.collect(),
+            allowed: newer.allowed.clone(),
+        })
+    }
+
     /// Its id.
     pub const fn id(&self) -> ClientId {
         self.id

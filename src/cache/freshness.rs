@@ -33,28 +33,36 @@ impl Freshness {
         Self { version: AtomicU64::new(0), applied: AtomicU64::new(0), lease_until: AtomicU64::new(0), writing: Mutex::new(()) }
     }
 
-    /// Runs `write`, which brings the contents to `head`, unless they are there or further.
-    pub fn apply(&self, head: u64, write: impl FnOnce()) {
+    /// Runs `write`, which brings the contents from `base` to `head`, unless they are there or further, or have not come
+    /// as far as `base`; then `settle`, which may read the new contents, and after which nothing may go on that rests on
+    /// the old ones.
+    pub fn apply(&self, base: u64, head: u64, write: impl FnOnce(), settle: impl FnOnce()) {
         let _writing = lock(&self.writing);
-        // Two answers may arrive in the wrong order: the older one must not undo what the newer one did.
-        if head > self.applied.load(Ordering::Relaxed) {
-            self.write(head, write);
+        // Two answers may arrive in the wrong order: the older one must not undo what the newer one did. And contents
+        // that were replaced meanwhile may be older than what an answer goes on from: what lies between would be lost.
+        let applied = self.applied.load(Ordering::Relaxed);
+        if base <= applied && head > applied {
+            self.write(head, write, settle);
         }
     }
 
-    /// Runs `write`, which puts other contents, as of `head`, in the place of these.
-    pub fn replace(&self, head: u64, write: impl FnOnce()) {
+    /// Runs `write`, which puts other contents, as of `head`, in the place of these; then `settle`.
+    pub fn replace(&self, head: u64, write: impl FnOnce(), settle: impl FnOnce()) {
         let _writing = lock(&self.writing);
-        self.write(head, write);
+        self.write(head, write, settle);
     }
 
-    fn write(&self, head: u64, write: impl FnOnce()) {
+    fn write(&self, head: u64, write: impl FnOnce(), settle: impl FnOnce()) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         // No write below may be seen by someone who does not see the odd version.
         fence(Ordering::Release);
         write();
         self.version.store(version + 2, Ordering::Release);
+        // Who is entered where `settle` looks, and then asks, is either seen there or sees the new version: one of the
+        // two must come first, and only this fence together with theirs makes it so.
+        fence(Ordering::SeqCst);
+        settle();
         // Last: an acknowledgement rests on `applied`, and by then no reader can still pass with the old contents.
         self.applied.store(head, Ordering::Release);
     }

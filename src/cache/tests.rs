@@ -63,6 +63,31 @@ fn a_lease_is_never_shortened_by_a_later_answer() {
 }
 
 #[test]
+fn what_ended_for_good_stays_ended_when_the_database_has_forgotten_it() {
+    let replica = replica();
+    let app = client(1, "p", None);
+    let revoked = Client { revoked_at: Some(Timestamp(1)), ..app.clone() };
+    let snapshot = |head, client: &Client| Snapshot {
+        head: Revision(head),
+        practices: vec![practice("p", ApiAccess::Active)],
+        users: vec![],
+        clients: vec![client.clone()],
+    };
+    replica.replace(&snapshot(5, &revoked));
+    replica.replace(&snapshot(3, &app));
+    assert!(facts(&replica, &app).unwrap().revoked);
+    assert_eq!(replica.applied(), Revision(3), "the numbers are those of the database as it is");
+}
+
+#[test]
+fn an_answer_that_goes_on_from_what_was_put_back_is_not_applied() {
+    let replica = replica();
+    replica.replace(&Snapshot { head: Revision(3), practices: vec![practice("p", ApiAccess::Active)], ..Snapshot::default() });
+    replica.apply(Revision(5), Revision(6), &[Change::Practice("q".parse().unwrap(), Some(practice("q", ApiAccess::Active)))]);
+    assert_eq!(replica.applied(), Revision(3), "what happened between 3 and 5 would be lost");
+}
+
+#[test]
 fn a_practice_switches_all_its_clients_and_no_other() {
     let replica = replica();
     let (a, b) = (client(1, "p", None), client(2, "q", None));
@@ -72,10 +97,10 @@ fn a_practice_switches_all_its_clients_and_no_other() {
         users: vec![],
         clients: vec![a.clone(), b.clone()],
     });
-    replica.apply(Revision(2), &[Change::Practice("p".parse().unwrap(), Some(practice("p", ApiAccess::Disabled)))]);
+    replica.apply(Revision(1), Revision(2), &[Change::Practice("p".parse().unwrap(), Some(practice("p", ApiAccess::Disabled)))]);
     assert_eq!(facts(&replica, &a).unwrap().practice, ApiAccess::Disabled);
     assert_eq!(facts(&replica, &b).unwrap().practice, ApiAccess::Active);
-    replica.apply(Revision(3), &[Change::Practice("q".parse().unwrap(), None)]);
+    replica.apply(Revision(2), Revision(3), &[Change::Practice("q".parse().unwrap(), None)]);
     assert_eq!(facts(&replica, &b).unwrap().practice, ApiAccess::None, "a practice that is gone is off");
 }
 
@@ -83,13 +108,13 @@ fn a_practice_switches_all_its_clients_and_no_other() {
 fn an_owner_counts_only_on_the_clients_own_team() {
     let replica = replica();
     let (own, stray) = (client(1, "p", Some("u")), client(2, "q", Some("u")));
-    replica.apply(Revision(1), &[Change::Client(own.id, Some(own.clone())), Change::Client(stray.id, Some(stray.clone()))]);
+    replica.apply(Revision(0), Revision(1), &[Change::Client(own.id, Some(own.clone())), Change::Client(stray.id, Some(stray.clone()))]);
     assert_eq!(facts(&replica, &own).unwrap().owner, Some(OwnerFacts { api_access: false, on_team: false }), "an unknown owner is off");
-    replica.apply(Revision(2), &[Change::User("u".parse().unwrap(), Some(user("u", "p", true)))]);
+    replica.apply(Revision(1), Revision(2), &[Change::User("u".parse().unwrap(), Some(user("u", "p", true)))]);
     assert_eq!(facts(&replica, &own).unwrap().owner, Some(OwnerFacts { api_access: true, on_team: true }));
     assert_eq!(facts(&replica, &stray).unwrap().owner, Some(OwnerFacts { api_access: true, on_team: false }));
     let left = User { left_at: Some(Timestamp(1)), ..user("u", "p", true) };
-    replica.apply(Revision(3), &[Change::User("u".parse().unwrap(), Some(left))]);
+    replica.apply(Revision(2), Revision(3), &[Change::User("u".parse().unwrap(), Some(left))]);
     assert_eq!(facts(&replica, &own).unwrap().owner, Some(OwnerFacts { api_access: true, on_team: false }));
 }
 
@@ -98,7 +123,7 @@ fn an_address_list_is_for_both_spellings_of_an_ipv4_address() {
     let mut listed = client(1, "p", None);
     listed.allowed_addresses = vec!["10.0.0.0/8".parse().unwrap()];
     let replica = replica();
-    replica.apply(Revision(1), &[Change::Client(listed.id, Some(listed.clone()))]);
+    replica.apply(Revision(0), Revision(1), &[Change::Client(listed.id, Some(listed.clone()))]);
     let record = replica.peek(listed.id).unwrap();
     for (peer, allowed) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("11.0.0.1", false), ("::1", false)] {
         assert_eq!(record.allows(peer.parse().unwrap()), allowed, "{peer}");
@@ -118,7 +143,7 @@ fn a_secret_is_usable_ended_or_wrong() {
     let end = clock::now().after(HOUR);
     rotated.secrets = vec![stored(2, Some(end)), stored(1, Some(Timestamp(5)))];
     let replica = replica();
-    replica.apply(Revision(1), &[Change::Client(rotated.id, Some(rotated.clone()))]);
+    replica.apply(Revision(0), Revision(1), &[Change::Client(rotated.id, Some(rotated.clone()))]);
     let record = replica.peek(rotated.id).unwrap();
     let presented = |n: usize| Presented::new(&secrets[n - 1], None);
     assert_eq!(record.match_secret(&presented(2), Timestamp(1)), SecretMatch::Usable(2));
@@ -137,7 +162,7 @@ proptest! {
     fn no_order_of_answers_undoes_a_newer_one(history in prop::collection::vec(0u8..4, 1..20), order in any::<u64>()) {
         let replica = replica();
         let app = client(1, "p", None);
-        replica.apply(Revision(1), &[Change::Client(app.id, Some(app.clone()))]);
+        replica.apply(Revision(0), Revision(1), &[Change::Client(app.id, Some(app.clone()))]);
         // Each state is one revision; the answer for revision n holds the state as of n.
         let answers: Vec<_> = history.iter().enumerate().map(|(n, state)| (Revision(n as u64 + 2), ApiAccess::EVERY[usize::from(*state)])).collect();
         let mut shuffled = answers.clone();
@@ -148,7 +173,7 @@ proptest! {
         }
         let mut newest = Revision(1);
         for (head, access) in shuffled {
-            replica.apply(head, &[Change::Practice("p".parse().unwrap(), Some(practice("p", access)))]);
+            replica.apply(Revision(0), head, &[Change::Practice("p".parse().unwrap(), Some(practice("p", access)))]);
             newest = newest.max(head);
             let want = answers[usize::try_from(newest.0).unwrap() - 2].1;
             prop_assert_eq!(facts(&replica, &app).unwrap().practice, want);

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::config::check::{Level, check, check_openapi};
+use super::output::print_json;
+use crate::config::check::{Finding, Level, check, check_openapi};
 use crate::config::{self, Sources};
 use crate::scope::ScopeRegistry;
 
@@ -22,8 +23,17 @@ pub struct Args {
 /// # Errors
 /// The mistakes of the configuration; an OpenAPI document that cannot be read.
 pub fn run(args: &Args, sources: &Sources, json: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let config = config::load(sources, std::env::vars(), &ScopeRegistry::default())?;
-    let mut findings = check(&config.routes);
+    let config = match config::load(sources, std::env::vars_os(), &ScopeRegistry::default()) {
+        Ok(config) => config,
+        // A program reads one list, whether what is in it keeps the gateway from starting or not.
+        Err(mistakes) if json => {
+            let findings: Vec<Finding> = mistakes.0.into_iter().map(Finding::from).collect();
+            print_json(out, &serde_json::json!({ "findings": findings }))?;
+            return Ok(1);
+        }
+        Err(mistakes) => return Err(mistakes.into()),
+    };
+    let mut findings = check(&config);
     for pair in &args.openapi {
         let (upstream, file) = pair.split_once('=').with_context(|| format!("`{pair}` is not of the form UPSTREAM=FILE"))?;
         if !config.routes.upstreams.contains_key(upstream) {
@@ -37,7 +47,7 @@ pub fn run(args: &Args, sources: &Sources, json: bool, out: &mut dyn Write) -> a
     let wrong = findings.iter().any(|finding| finding.level == Level::Error);
     if json {
         let answer = serde_json::json!({ "routes": config.routes.table.routes().len(), "findings": findings });
-        writeln!(out, "{}", serde_json::to_string_pretty(&answer)?)?;
+        print_json(out, &answer)?;
     } else {
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         for finding in &findings {

@@ -147,7 +147,7 @@ async fn explain(
         changes.push(Change::User(id.clone(), owner.clone()));
     }
     let replica = Replica::new(registry, Arc::default());
-    replica.apply(Revision(1), &changes);
+    replica.apply(Revision(0), Revision(1), &changes);
     let facts = replica.peek(id).expect("it was applied just now").facts(args.address, now);
     let scopes = client.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     for step in steps(route, &facts) {

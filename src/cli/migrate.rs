@@ -3,22 +3,25 @@
 use std::io::{self, Write};
 
 use super::output::print_json;
-use crate::store::SqliteStore;
+use crate::config::StoreSettings;
+use crate::store;
 
 /// Create the database or bring its schema up to date
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Runs the verb. It alone works on a database that no store can be opened on yet, so it takes the store's URL.
+/// Runs the verb. It alone works on a database that no store can be opened on yet, so it opens the store by itself.
 ///
 /// # Errors
-/// As for [`SqliteStore::migrate`].
-pub async fn run(Args {}: Args, url: &str, json: bool) -> anyhow::Result<()> {
-    SqliteStore::migrate(url).await?;
+/// As for [`store::open`].
+pub async fn run(Args {}: Args, settings: &StoreSettings, json: bool) -> anyhow::Result<()> {
+    store::open(&settings.url, &settings.fleet, true).await?;
+    // Of a URL with a password, only what names the database.
+    let name = settings.url.rsplit_once('@').map_or(settings.url.as_str(), |(_, place)| place);
     let out = &mut io::stdout().lock();
     if json {
-        return print_json(out, &serde_json::json!({ "migrated": url }));
+        return print_json(out, &serde_json::json!({ "migrated": name }));
     }
-    writeln!(out, "The database `{url}` is up to date.")?;
+    writeln!(out, "The database `{name}` is up to date.")?;
     Ok(())
 }

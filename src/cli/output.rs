@@ -30,7 +30,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         match store_error {
             Some(store::Error::NotFound { .. }) => return 3,
             Some(store::Error::Conflict(_)) => return 4,
-            Some(store::Error::Unusable { .. } | store::Error::Database(_) | store::Error::Row { .. }) => return 1,
+            Some(store::Error::Unusable { .. } | store::Error::Deposed(_) | store::Error::Database(_) | store::Error::Row { .. }) => {
+                return 1;
+            }
             None => {}
         }
     }

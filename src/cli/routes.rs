@@ -16,7 +16,7 @@ pub struct Args {}
 /// # Errors
 /// The mistakes of the configuration.
 pub fn run(Args {}: &Args, sources: &Sources, json: bool, out: &mut dyn Write) -> anyhow::Result<u8> {
-    let config = config::load(sources, std::env::vars(), &ScopeRegistry::default())?;
+    let config = config::load_to_tell(sources, std::env::vars_os(), &ScopeRegistry::default())?;
     let mut routes: Vec<_> = config.routes.table.routes().iter().collect();
     routes.sort_by(|a, b| a.prefix.cmp(&b.prefix));
     if json {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::Sources;
 use crate::scope::ScopeRegistry;
 use crate::server::{self, Server};
-use crate::store::{SqliteStore, Store};
+use crate::store;
 use crate::telemetry;
 
 /// Runs until SIGTERM or SIGINT.
@@ -16,7 +16,8 @@ pub async fn run(sources: &Sources, database: Option<&str>) -> anyhow::Result<()
     let registry = Arc::new(ScopeRegistry::default());
     let config = super::load(sources, database, &registry)?;
     telemetry::init(&config.gateway.telemetry)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.gateway.store.url, config.gateway.store.migrate).await?);
+    let settings = &config.gateway.store;
+    let store = store::open(&settings.url, &settings.fleet, settings.migrate).await?;
     let server = Server::start(config, sources, registry, store).await?;
     for address in server.addresses() {
         tracing::info!(%address, "listening for applications");

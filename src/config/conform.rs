@@ -23,13 +23,19 @@ fn walk(node: &mut Node, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>)
             return false;
         }
     }
-    let Some(schema) = choose(schema, &node.kind) else {
+    let forms = schema;
+    let Some(schema) = choose(forms, &node.kind) else {
         mistakes.push(mistake(node, key, format!("expected {}, found {}", expected(schema), node.kind.noun())));
         return false;
     };
     match &mut node.kind {
         Kind::Table(entries) => {
-            table(entries, schema, key, mistakes);
+            let before = mistakes.len();
+            table(entries, schema, &properties(forms), key, mistakes);
+            // One of several forms that is not whole is none of them, and that it is not has been told.
+            if mistakes.len() > before && !std::ptr::eq(forms, schema) {
+                return false;
+            }
             let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             for name in required {
                 // A key that was taken out has been told already.
@@ -72,20 +78,40 @@ pub fn missing(name: &str) -> String {
     format!("the key `{name}` is missing")
 }
 
-fn table(entries: &mut Vec<Entry>, schema: &Value, key: &str, mistakes: &mut Vec<Mistake>) {
+/// Looks at each entry; `known` are the keys that a table may have here, in one form or another.
+fn table(entries: &mut Vec<Entry>, schema: &Value, known: &[&str], key: &str, mistakes: &mut Vec<Mistake>) {
+    let names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
     entries.retain_mut(|entry| {
         let path = join(key, &entry.name);
         let of_key =
             schema["properties"].get(&entry.name).or_else(|| Some(&schema["additionalProperties"]).filter(|other| other.is_object()));
         let Some(of_key) = of_key else {
-            let known: Vec<&str> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-            let hint = nearest(&entry.name, &known)
-                .map_or_else(|| format!("; known are {}", known.join(", ")), |name| format!("; did you mean `{name}`?"));
-            mistakes.push(Mistake { place: entry.place.clone(), key: path, message: format!("unknown key{hint}") });
+            let message = if known.contains(&entry.name.as_str()) {
+                let other = names.iter().find(|name| schema["properties"].get(name).is_some()).map_or("the other", String::as_str);
+                format!("cannot stand beside `{other}`: keep one of them")
+            } else {
+                let hint = nearest(&entry.name, known)
+                    .map_or_else(|| format!("known are {}", known.join(", ")), |name| format!("did you mean `{name}`?"));
+                format!("unknown key; {hint}")
+            };
+            mistakes.push(Mistake { place: entry.place.clone(), key: path, message });
             return false;
         };
         walk(&mut entry.value, of_key, &path, mistakes)
     });
+}
+
+/// The keys of a table, or of all forms of table that may stand here.
+fn properties(schema: &Value) -> Vec<&str> {
+    branches(schema).into_iter().filter_map(|form| form["properties"].as_object()).flatten().map(|(name, _)| name.as_str()).collect()
+}
+
+/// The forms that a value may have.
+pub fn branches(schema: &Value) -> Vec<&Value> {
+    match schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array()) {
+        Some(forms) => forms.iter().flat_map(branches).collect(),
+        None => vec![schema],
+    }
 }
 
 /// The schema, or the branch of it, that is about values of this kind.
@@ -155,8 +181,11 @@ fn bound(schema: &Value, name: &str) -> Option<i64> {
     value.as_i64().or_else(|| format!("{:.0}", value.as_f64()?).parse().ok())
 }
 
-fn join(key: &str, name: &str) -> String {
-    if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") }
+/// The key of an entry, as TOML would have it: what is no bare key is quoted, and does nothing to a terminal.
+pub fn join(key: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if key.is_empty() { name } else { format!("{key}.{name}") }
 }
 
 fn mistake(node: &Node, key: &str, message: String) -> Mistake {

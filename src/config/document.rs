@@ -36,13 +36,19 @@ pub enum Place {
     Variable(String),
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line: 0, .. } => write!(f, "{}", path.display()),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::File { path, line: 0, .. } => write!(f, "{}: ", path.display())?,
-            Place::File { path, line, column } => write!(f, "{}:{line}:{column}: ", path.display())?,
-            Place::Variable(name) => write!(f, "environment variable {name}: ")?,
-        }
+        write!(f, "{}: ", self.place)?;
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
@@ -111,6 +117,14 @@ impl Node {
             node = next;
         }
         node
+    }
+
+    /// The value that the keys lead to.
+    pub fn at(&mut self, path: &[String]) -> Option<&mut Self> {
+        path.iter().try_fold(self, |node, name| match &mut node.kind {
+            Kind::Table(entries) => entries.iter_mut().find(|entry| entry.name == *name).map(|entry| &mut entry.value),
+            _ => None,
+        })
     }
 
     /// The same as JSON, for serde.

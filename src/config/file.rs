@@ -71,12 +71,34 @@ pub struct ManagementFile {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreFile {
-    /// The database: `sqlite://PATH`; `sqlite://sigmagate.db` if left out.
+    /// The database: `sqlite://PATH` for one gateway, `postgres://USER:PASSWORD@HOST/DATABASE?sslmode=verify-full` for a fleet; `sqlite://sigmagate.db` if left out.
     pub url: Option<SecretFile>,
+    /// PostgreSQL only: how long a gateway may answer after it last proved itself current, and so how long a change made by plain SQL may take at the worst; 5000 if left out.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    pub lease_ms: Option<u32>,
+    /// PostgreSQL only: how often a gateway proves itself current; a fifth of the lease if left out, and at most a third.
+    #[schemars(range(min = 10, max = 1_200_000))]
+    pub heartbeat_ms: Option<u32>,
+    /// PostgreSQL only: the longest that the machine may stand still without its clock showing it, as when a virtual machine is moved; 0 if left out.
+    #[schemars(range(max = 3_600_000))]
+    pub freeze_allowance_ms: Option<u32>,
+    /// PostgreSQL only: whether it is checked at start that no acknowledged change can be lost, or taken on your word; `checked` if left out.
+    pub durability: Option<Durability>,
     /// Whether the schema is brought up to date at start; true if left out.
     pub migrate: Option<bool>,
     /// A key of at least 16 bytes that goes into every stored digest of a secret, so that the database alone proves nothing.
     pub secret_pepper: Option<SecretFile>,
+}
+
+/// How it is known that the database loses nothing that it has acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Its settings are looked at: what would lose commits is refused, what may is warned about.
+    #[default]
+    Checked,
+    /// By other means, which you know: nothing is refused.
+    Asserted,
 }
 
 /// A value that may be a secret.

@@ -1,6 +1,8 @@
 //! The settings, checked.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +12,11 @@ use ipnet::IpNet;
 
 use super::Found;
 use super::document::Step::{Index, Key};
-use super::file::{GatewayFile, LogFormat, SecretFile};
+use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
+use super::overrides::Environment;
 use crate::credential::Pepper;
+use crate::store::{self, Fleet, Timing};
+use crate::tls;
 
 /// The settings of a gateway.
 #[derive(Clone, Debug)]
@@ -53,8 +58,10 @@ pub struct Tls {
 /// Where practices, users and clients are kept.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// `sqlite://PATH`.
+    /// `sqlite://PATH` or `postgres://…`.
     pub url: String,
+    /// How a fleet holds together.
+    pub fleet: Fleet,
     /// Whether the schema is brought up to date at start.
     pub migrate: bool,
     /// The key that goes into every stored digest.
@@ -106,11 +113,16 @@ pub struct Telemetry {
 }
 
 /// Checks what the schema could not, and fills in the defaults. Paths count from `base`.
-pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> Gateway {
+pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> Gateway {
     let mut listeners = Vec::new();
+    let mut taken = BTreeMap::new();
     for (at, listener) in file.listeners.iter().enumerate() {
         let steps = [Key("listeners"), Index(at), Key("address")];
         if let Some(address) = address(&listener.address, &steps, found) {
+            if let Some(other) = taken.get(&address).filter(|_| address.port() != 0) {
+                found.wrong(&steps, format!("`{address}` is the address of listeners[{other}] already: give each its own"));
+            }
+            taken.entry(address).or_insert(at);
             let tls = listener.tls.as_ref().map(|tls| Tls { certificate: base.join(&tls.certificate), key: base.join(&tls.key) });
             listeners.push(Listener { address, tls });
         }
@@ -118,15 +130,13 @@ pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> G
     if listeners.is_empty() {
         listeners.push(Listener { address: ([127, 0, 0, 1], 8080).into(), tls: None });
     }
-    let management = file.management.address.as_deref().and_then(|text| address(text, &[Key("management"), Key("address")], found));
+    let management = management(file, &listeners, &taken, found);
     let millis = |value: Option<u32>, default: u32| Duration::from_millis(value.unwrap_or(default).into());
     let size = |value: Option<u32>, default: u32| value.unwrap_or(default) as usize;
     let limits = &file.limits;
     let mut trusted_proxies = Vec::new();
     for (at, text) in limits.trusted_proxies.iter().enumerate() {
-        let network = text.parse::<IpNet>().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-        let network = network.map_err(|_| format!("`{text}` is not a network: expected an address, or CIDR as `10.0.0.0/8`"));
-        trusted_proxies.extend(found.parsed(&[Key("limits"), Key("trusted_proxies"), Index(at)], network));
+        trusted_proxies.extend(found.parsed(&[Key("limits"), Key("trusted_proxies"), Index(at)], proxies(text)));
     }
     let failures = &limits.failed_authentications;
     let count = |value: Option<u32>, default: u32| value.or(Some(default)).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
@@ -135,8 +145,8 @@ pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> G
     Gateway {
         listeners,
         threads,
-        management: management.unwrap_or_else(|| ([127, 0, 0, 1], 8081).into()),
-        store: store(file, base, found),
+        management,
+        store: store(file, base, env, found),
         limits: Limits {
             connections: size(limits.connections, 10_000),
             header_fields: size(limits.header_fields, 100),
@@ -158,6 +168,55 @@ pub(super) fn build(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> G
     }
 }
 
+/// Proves the certificates of all listeners: that a handshake would find what it needs is known before the first one.
+pub(super) fn certificates(file: &GatewayFile, base: &Path, found: &mut Found<'_>) {
+    for (at, listener) in file.listeners.iter().enumerate() {
+        let Some(files) = &listener.tls else { continue };
+        let wrong = tls::check(&base.join(&files.certificate), &base.join(&files.key));
+        for (key, error) in ["certificate", "key"].into_iter().zip(wrong) {
+            let Some(error) = error else { continue };
+            let message = error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+            found.wrong(&[Key("listeners"), Index(at), Key("tls"), Key(key)], message);
+        }
+    }
+}
+
+/// Where operators connect, which is nowhere that applications do.
+fn management(file: &GatewayFile, listeners: &[Listener], taken: &BTreeMap<SocketAddr, usize>, found: &mut Found<'_>) -> SocketAddr {
+    let steps = [Key("management"), Key("address")];
+    let given = file.management.address.as_deref().and_then(|text| address(text, &steps, found));
+    let address = given.unwrap_or_else(|| ([127, 0, 0, 1], 8081).into());
+    if address.port() != 0 && listeners.iter().any(|listener| listener.address == address) {
+        match taken.get(&address) {
+            // What the file does not say has no place in it: the listener is what is to be changed.
+            Some(at) if given.is_none() => {
+                let message =
+                    format!("`{address}` is where operators connect unless `management.address` says otherwise: change one of them");
+                found.wrong(&[Key("listeners"), Index(*at), Key("address")], message);
+            }
+            at => {
+                let of = at.map_or_else(|| "the listener that there is without [[listeners]]".to_owned(), |at| format!("listeners[{at}]"));
+                found.wrong(&steps, format!("`{address}` is the address of {of} already: operators need one of their own"));
+            }
+        }
+    }
+    address
+}
+
+/// A network whose word on the client's address is believed.
+fn proxies(text: &str) -> Result<IpNet, String> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = network.map_err(|_| format!("`{text}` is not a network: expected an address, or CIDR as `10.0.0.0/8`"))?;
+    if network.prefix_len() == 0 {
+        return Err(format!("`{text}` is everyone, who could then claim any address: name the networks of your proxies"));
+    }
+    // Whoever writes `10.1.0.0/8` meant either less or more than that.
+    if network != network.trunc() {
+        return Err(format!("`{text}` has bits set behind its prefix: write `{}`, or a longer prefix", network.trunc()));
+    }
+    Ok(network)
+}
+
 fn telemetry(file: &GatewayFile, found: &mut Found<'_>) -> Telemetry {
     let log = file.telemetry.log.clone().unwrap_or_else(|| "info".into());
     let parsed = tracing_subscriber::EnvFilter::try_new(&log)
@@ -170,26 +229,62 @@ fn telemetry(file: &GatewayFile, found: &mut Found<'_>) -> Telemetry {
     }
 }
 
-fn store(file: &GatewayFile, base: &Path, found: &mut Found<'_>) -> StoreSettings {
+fn store(file: &GatewayFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> StoreSettings {
     let steps = [Key("store"), Key("url")];
-    let url = file.store.url.as_ref().and_then(|url| found.parsed(&steps, secret(url, base)));
+    let url = file.store.url.as_ref().and_then(|url| found.parsed(&steps, secret(url, base, env)));
     let url = url.unwrap_or_else(|| "sqlite://sigmagate.db".into());
-    if !url.starts_with("sqlite://") {
+    let fleet_store = store::is_fleet(&url);
+    if !url.starts_with("sqlite://") && !fleet_store {
         // Not the value itself: it may hold a password.
         let scheme = url.split_once("://").map_or("no scheme", |(scheme, _)| scheme);
-        found.wrong(&steps, format!("expected `sqlite://PATH`, found {scheme}: it is the one store there is"));
+        found.wrong(&steps, format!("expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`, found {scheme}"));
     }
+    let fleet = fleet(file, fleet_store, found);
     let steps = [Key("store"), Key("secret_pepper")];
-    let pepper = file.store.secret_pepper.as_ref().and_then(|pepper| found.parsed(&steps, secret(pepper, base)));
+    let pepper = file.store.secret_pepper.as_ref().and_then(|pepper| found.parsed(&steps, secret(pepper, base, env)));
     let secret_pepper = pepper.and_then(|text| {
         let pepper =
             Pepper::new(text.as_bytes()).ok_or_else(|| format!("has {} bytes: at least {} are needed", text.len(), Pepper::MIN_BYTES));
         found.parsed(&steps, pepper).map(Arc::new)
     });
-    StoreSettings { url, migrate: file.store.migrate.unwrap_or(true), secret_pepper }
+    StoreSettings { url, fleet, migrate: file.store.migrate.unwrap_or(true), secret_pepper }
 }
 
-fn secret(value: &SecretFile, base: &Path) -> Result<String, String> {
+fn fleet(file: &GatewayFile, fleet_store: bool, found: &mut Found<'_>) -> Fleet {
+    let file = &file.store;
+    let given = [
+        ("lease_ms", file.lease_ms.is_some()),
+        ("heartbeat_ms", file.heartbeat_ms.is_some()),
+        ("freeze_allowance_ms", file.freeze_allowance_ms.is_some()),
+        ("durability", file.durability.is_some()),
+    ];
+    for (name, _) in given.iter().filter(|(_, given)| *given && !fleet_store) {
+        found.wrong(
+            &[Key("store"), Key(name)],
+            "is for a fleet on PostgreSQL: an embedded store has one gateway, with a lease of one second".to_owned(),
+        );
+    }
+    let lease = file.lease_ms.unwrap_or(5000);
+    let heartbeat = file.heartbeat_ms.unwrap_or(lease / 5);
+    if heartbeat < 10 || heartbeat > lease / 3 {
+        let most = lease / 3;
+        found.wrong(
+            &[Key("store"), Key("heartbeat_ms")],
+            format!("is {heartbeat}: expected 10 to {most}, a third of the lease, so that one that fails can be made up for"),
+        );
+    }
+    let millis = |value: u32| Duration::from_millis(value.into());
+    Fleet {
+        timing: Timing {
+            lease: millis(lease),
+            heartbeat: millis(heartbeat),
+            freeze_allowance: millis(file.freeze_allowance_ms.unwrap_or(0)),
+        },
+        durability_asserted: file.durability == Some(Durability::Asserted),
+    }
+}
+
+fn secret(value: &SecretFile, base: &Path, env: &Environment) -> Result<String, String> {
     match value {
         SecretFile::Plain(text) => Ok(text.clone()),
         SecretFile::File(from) => {
@@ -197,7 +292,7 @@ fn secret(value: &SecretFile, base: &Path) -> Result<String, String> {
             let text = std::fs::read_to_string(&path).map_err(|error| format!("`{}` cannot be read: {error}", path.display()))?;
             Ok(text.trim_end().to_owned())
         }
-        SecretFile::Env(from) => std::env::var(&from.env).map_err(|_| format!("the environment variable `{}` is not set", from.env)),
+        SecretFile::Env(from) => env.text(&from.env).map(str::to_owned),
     }
 }
 

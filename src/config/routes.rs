@@ -27,6 +27,35 @@ pub struct RouteMap {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// The scopes that are declared.
     pub scopes: Vec<ScopeToken>,
+    /// Whether letters of paths match in either case.
+    pub ignore_case: bool,
+    /// Where all this stands, for whoever finds something in it.
+    pub(super) places: Places,
+}
+
+/// Where the parts of a route map stand.
+#[derive(Debug)]
+pub(super) struct Places {
+    /// The file.
+    pub whole: Place,
+    /// The prefixes of the routes, by their ids.
+    pub routes: Vec<Place>,
+    /// The upstreams, by name.
+    pub upstreams: BTreeMap<Arc<str>, Place>,
+    /// The scopes, in their order.
+    pub scopes: Vec<Place>,
+}
+
+impl Places {
+    fn new(file: &RoutesFile, found: &Found<'_>) -> Self {
+        let at = |steps: &[Step<'_>]| found.node.nearest(steps).place.clone();
+        Self {
+            whole: at(&[]),
+            routes: (0..file.routes.len()).map(|n| at(&[Key("routes"), Index(n), Key("prefix")])).collect(),
+            upstreams: file.upstreams.keys().map(|name| (name.as_str().into(), at(&[Key("upstreams"), Key(name)]))).collect(),
+            scopes: (0..file.scopes.len()).map(|n| at(&[Key("scopes"), Index(n)])).collect(),
+        }
+    }
 }
 
 /// Checks what the schema could not; `None` if no map can be made.
@@ -45,12 +74,13 @@ pub(super) fn build(file: &RoutesFile, gateway: &Gateway, registry: &ScopeRegist
     }
     let mut tiers = BTreeMap::new();
     for (name, tier) in &file.tiers {
+        plain(name, &[Key("tiers"), Key(name)], found);
         if let (Some(per_second), Some(burst)) = (NonZeroU32::new(tier.per_second), NonZeroU32::new(tier.burst)) {
             tiers.insert(Arc::from(name.as_str()), Tier { name: name.as_str().into(), per_second, burst });
         }
     }
     match RouteTable::new(routes, file.ignore_case) {
-        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes }),
+        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case: file.ignore_case, places: Places::new(file, found) }),
         Err(conflicts) => {
             for conflict in conflicts {
                 let first = found.node.nearest(&[Key("routes"), Index(conflict.first.0 as usize), Key("prefix")]).place.clone();
@@ -84,12 +114,14 @@ fn scopes(file: &RoutesFile, found: &mut Found<'_>) -> Vec<ScopeToken> {
 }
 
 fn build_upstream(name: &str, file: &UpstreamFile, found: &mut Found<'_>) -> Upstream {
+    plain(name, &[Key("upstreams"), Key(name)], found);
     let mut servers = Vec::new();
     if file.servers.is_empty() {
         found.wrong(&[Key("upstreams"), Key(name), Key("servers")], "there is no server: name at least one, as `http://127.0.0.1:9001`");
     }
     for (at, origin) in file.servers.iter().enumerate() {
-        servers.extend(found.parsed(&[Key("upstreams"), Key(name), Key("servers"), Index(at)], server(origin)));
+        let resolved = servers_of(origin, |host, port| Ok((host, port).to_socket_addrs()?.collect()));
+        servers.extend(found.parsed(&[Key("upstreams"), Key(name), Key("servers"), Index(at)], resolved).unwrap_or_default());
     }
     let millis = |value: Option<u32>, default: u32| Duration::from_millis(value.unwrap_or(default).into());
     Upstream {
@@ -102,7 +134,8 @@ fn build_upstream(name: &str, file: &UpstreamFile, found: &mut Found<'_>) -> Ups
     }
 }
 
-fn server(origin: &str) -> Result<Server, String> {
+/// The servers that an origin stands for: one for each address of its host.
+pub(super) fn servers_of(origin: &str, resolve: impl FnOnce(&str, u16) -> std::io::Result<Vec<SocketAddr>>) -> Result<Vec<Server>, String> {
     let wrong = |why: &str| format!("`{origin}` {why}: write an origin, as `http://127.0.0.1:9001` or `https://billing.internal`");
     let uri: http::Uri = origin.parse().map_err(|_| wrong("is not a URL"))?;
     let tls = match uri.scheme_str() {
@@ -123,9 +156,38 @@ fn server(origin: &str) -> Result<Server, String> {
         return Err(wrong("has no usable port"));
     }
     // Resolved here, so that no request ever waits for DNS. Every reload resolves anew.
-    let resolved: Option<SocketAddr> = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
-    let address = resolved.ok_or_else(|| format!("`{host}` cannot be resolved: check the name, and that DNS answers"))?;
-    Ok(Server { address, tls_name: tls.then(|| host.into()), origin: origin.trim_end_matches('/').into() })
+    let resolved =
+        resolve(host, port).map_err(|error| format!("`{host}` cannot be resolved ({error}): check the name, and that DNS answers"))?;
+    let addresses = of_one_kind(resolved);
+    if addresses.is_empty() {
+        return Err(format!("`{host}` has no address: check the name"));
+    }
+    let (tls_name, origin): (Option<Arc<str>>, Arc<str>) = (tls.then(|| host.into()), origin.trim_end_matches('/').into());
+    Ok(addresses.into_iter().map(|address| Server { address, tls_name: tls_name.clone(), origin: Arc::clone(&origin) }).collect())
+}
+
+/// The addresses of IPv4 or those of IPv6, each once.
+///
+/// A host with both is one server under two addresses, and which of them can be reached the resolver knows: it puts that
+/// kind first (RFC 6724). Not so for `localhost`, where a server seldom listens on both: IPv4 is the usual one.
+fn of_one_kind(resolved: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let loopback = resolved.iter().find(|address| address.is_ipv4() && address.ip().is_loopback());
+    let v4 = loopback.or(resolved.first()).is_some_and(SocketAddr::is_ipv4);
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in resolved.into_iter().filter(|address| address.is_ipv4() == v4) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// Names become labels of metrics, words of answers and arguments of commands, so they are plain.
+fn plain(name: &str, steps: &[Step<'_>], found: &mut Found<'_>) {
+    let plain = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if !plain {
+        found.wrong(steps, "is not a name: expected 1 to 64 letters, digits, `_` or `-`");
+    }
 }
 
 fn build_route(

@@ -1,3 +1,8 @@
+mod check;
+mod environment;
+mod gateway;
+mod routes;
+
 use std::fs;
 
 use proptest::prelude::*;
@@ -17,6 +22,7 @@ scopes = ["billing"]
 upstream = "core"
 "#;
 
+/// Both files, in a folder of their own.
 struct Files {
     dir: TempDir,
     sources: Sources,
@@ -32,7 +38,7 @@ fn files(gateway: &str, routes: &str) -> Files {
 
 impl Files {
     fn load(&self, env: &[(&str, &str)]) -> Result<Config, Mistakes> {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = env.iter().map(|(name, value)| (name.into(), value.into()));
         load(&self.sources, env, &ScopeRegistry::default())
     }
 
@@ -62,7 +68,18 @@ fn every_mistake_is_told_with_file_line_and_key() {
         ("[[listeners]]", ROUTES, "gateway.toml:1:1: listeners[0]: the key `address` is missing"),
         ("[[listeners]]\naddress = \"8080\"", ROUTES, "gateway.toml:2:11: listeners[0].address: `8080` is not an address and a port"),
         ("[management]\naddress = \"here\"", ROUTES, "gateway.toml:2:11: management.address: `here` is not an address and a port"),
-        ("[store]\nurl = \"mysql://u:hidden@h/d\"", ROUTES, "gateway.toml:2:7: store.url: expected `sqlite://PATH`, found mysql"),
+        ("[store]\nlease_ms = 5000", ROUTES, "gateway.toml:2:12: store.lease_ms: is for a fleet on PostgreSQL"),
+        (
+            "[store]\nurl = \"postgres://h/d\"\nlease_ms = 3000\nheartbeat_ms = 1001",
+            ROUTES,
+            "store.heartbeat_ms: is 1001: expected 10 to 1000",
+        ),
+        ("[store]\nurl = \"postgres://h/d\"\nlease_ms = 99", ROUTES, "store.lease_ms: 99 is out of bounds: expected an integer from 100"),
+        (
+            "[store]\nurl = \"mysql://u:hidden@h/d\"",
+            ROUTES,
+            "gateway.toml:2:7: store.url: expected `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`, found mysql",
+        ),
         ("[store]\nsecret_pepper = \"short\"", ROUTES, "gateway.toml:2:17: store.secret_pepper: has 5 bytes: at least 16 are needed"),
         ("[store]\nsecret_pepper = { file = \"gone.key\" }", ROUTES, "gateway.toml:2:17: store.secret_pepper: `gone.key` cannot be read"),
         ("[store]\nsecret_pepper = { env = \"SIGMAGATE_NOT_SET\" }", ROUTES, "the environment variable `SIGMAGATE_NOT_SET` is not set"),
@@ -181,44 +198,6 @@ fn a_missing_file_says_what_to_do() {
 }
 
 #[test]
-fn the_environment_overrides_single_keys() {
-    let files = files("[store]\nurl = \"sqlite://a\"\n[limits]\nconnections = 5", ROUTES);
-    let env = [
-        ("SIGMAGATE__STORE__URL", "sqlite://b"),
-        ("SIGMAGATE__LIMITS__CONNECTIONS", "7"),
-        ("SIGMAGATE__LIMITS__FAILED_AUTHENTICATIONS", "{ burst = 9 }"),
-        ("SIGMAGATE__LISTENERS", "[{ address = \"127.0.0.1:0\" }, { address = \"[::1]:0\" }]"),
-        ("SIGMAGATE_ELSE", "x"),
-        ("PATH", "/bin"),
-    ];
-    let gateway = files.load(&env).unwrap().gateway;
-    assert_eq!((gateway.store.url.as_str(), gateway.limits.connections, gateway.limits.failures_burst.get()), ("sqlite://b", 7, 9));
-    assert_eq!(gateway.listeners.len(), 2);
-    let mistakes = files.mistakes(&[("SIGMAGATE__STORE__ULR", "x"), ("SIGMAGATE__LIMITS__CONNECTIONS", "many")]);
-    assert!(
-        mistakes.iter().any(|m| m.starts_with("environment variable SIGMAGATE__STORE__ULR: store.ulr: unknown key; did you mean `url`?")),
-        "{mistakes:?}"
-    );
-    assert!(
-        mistakes
-            .iter()
-            .any(|m| m.starts_with("environment variable SIGMAGATE__LIMITS__CONNECTIONS: limits.connections: expected an integer")),
-        "{mistakes:?}"
-    );
-}
-
-#[test]
-fn a_secret_comes_from_a_file_or_the_environment() {
-    let files = files("[store]\nsecret_pepper = { file = \"pepper.key\" }\nurl = { env = \"PATH\" }", ROUTES);
-    fs::write(files.dir.path().join("pepper.key"), "0123456789abcdef\n").unwrap();
-    let mistakes = files.mistakes(&[]);
-    assert!(mistakes.len() == 1 && mistakes[0].contains("store.url: expected `sqlite://PATH`, found no scheme"), "{mistakes:?}");
-    let gateway = files.load(&[("SIGMAGATE__STORE__URL", "sqlite://a")]).unwrap().gateway;
-    assert!(gateway.store.secret_pepper.is_some());
-    assert!(!format!("{gateway:?}").contains("0123456789abcdef"));
-}
-
-#[test]
 fn what_is_left_out_has_its_default() {
     let config = files("", ROUTES).load(&[]).unwrap();
     assert_eq!(config.gateway.listeners[0].address.to_string(), "127.0.0.1:8080");
@@ -260,45 +239,6 @@ fn the_schemas_that_come_with_the_gateway_are_those_of_its_types() {
         let committed: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         assert!(committed == schema, "stale: run `sigmagate schema {name} >config/{name}.schema.json`");
     }
-}
-
-#[test]
-fn what_is_probably_not_meant_is_found() {
-    let routes = r#"
-scopes = ["billing", "clinical"]
-[upstreams.core]
-servers = ["http://127.0.0.1:9001"]
-[upstreams.spare]
-servers = ["http://127.0.0.1:9002"]
-[[routes]]
-prefix = "/billing"
-scopes = ["billing"]
-upstream = "core"
-[[routes]]
-prefix = "/billing/open"
-public = true
-methods = ["GET"]
-upstream = "core"
-"#;
-    let map = files("", routes).load(&[]).unwrap().routes;
-    let said: Vec<String> = check::check(&map).iter().map(ToString::to_string).collect();
-    for says in [
-        "warning: `/billing/open` is public, inside `/billing`, which asks for `billing`",
-        "note: `POST /billing/open` is refused (405), though `/billing` takes POST",
-        "warning: no route asks for the scope `clinical`",
-        "warning: no route leads to the upstream `spare`",
-        "note: there is no tier `standard`",
-    ] {
-        assert!(said.iter().any(|line| line.starts_with(says)), "{says} in {said:#?}");
-    }
-    let document = serde_json::json!({
-        "servers": [{ "url": "https://api.example.test/billing" }],
-        "paths": { "/invoices/{id}": { "get": {}, "delete": {} }, "/open": { "post": {} }, "/../x": { "get": {} } },
-    });
-    let said: Vec<String> = check::check_openapi(&map, "core", &document).iter().map(ToString::to_string).collect();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("`POST /billing/open` of `core` has no route"));
-    assert_eq!(check::check_openapi(&map, "spare", &document).len(), 4);
 }
 
 proptest! {

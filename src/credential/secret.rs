@@ -9,7 +9,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::id::BASE62;
 
-const PREFIX: &str = "smds_";
+const PREFIX: &str = Secret::PREFIX;
 /// 62^43 > 2^256: so many letters hold 256 bits.
 const RANDOM: usize = 43;
 /// 62^6 > 2^32: so many letters hold a CRC-32.
@@ -27,6 +27,9 @@ pub struct MalformedSecret;
 pub struct Secret([u8; LENGTH]);
 
 impl Secret {
+    /// What every secret begins with, so that one that has leaked can be recognised.
+    pub const PREFIX: &'static str = "smds_";
+
     /// A new secret from the operating system's random numbers.
     ///
     /// # Panics

@@ -86,7 +86,7 @@ impl World {
 
     fn change(&mut self, change: Change) {
         self.head += 1;
-        self.replica.apply(Revision(self.head), &[change]);
+        self.replica.apply(Revision(self.head - 1), Revision(self.head), &[change]);
     }
 
     fn basic(&self, name: &str) -> String {

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -17,13 +17,14 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::HttpProxy;
+use pingora::time::fast_timeout::{fast_sleep as sleep, fast_timeout as timeout};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::filter::Filter;
 use super::guard::{Arrival, Guard, Slot};
-use super::live::{Cut, SCOPE, Scope};
+use super::live::{Cut, SCOPE, SOON, Scope};
 use super::respond::Reply;
 use super::wire::{self, Limits};
 use super::{Shared, ids};
@@ -205,6 +206,7 @@ impl Connection {
             noted: AtomicBool::new(false),
             heard: AtomicUsize::new(0),
             content_done: AtomicBool::new(false),
+            permit: OnceLock::new(),
             cut: Mutex::new(None),
             last_word: Mutex::new(None),
         })
@@ -217,7 +219,11 @@ impl Connection {
         // pingora times the reads of HTTP/1.1; of HTTP/2 it waits for content without end.
         let mut stalled = pin!(session.is_http2().then(|| stalled(scope, settings.body_timeout)));
         // All of these are dropped on return, before the caller looks at what they left behind.
-        let mut deadline = pin!(sleep(settings.request_timeout));
+        let mut deadline = pin!(async {
+            sleep(SOON.min(settings.request_timeout)).await;
+            let _entered = self.plane.shared.inflight.enter(scope, &self.plane.shared.gate);
+            sleep(settings.request_timeout.saturating_sub(SOON)).await;
+        });
         let mut cancelled = pin!(scope.cancel.cancelled());
         let mut request = pin!(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));
         std::future::poll_fn(|cx| {
@@ -232,14 +238,11 @@ impl Connection {
             }
             let late =
                 deadline.as_mut().poll(cx).is_ready() || stalled.as_mut().as_pin_mut().is_some_and(|stalled| stalled.poll(cx).is_ready());
-            let cut = if late {
-                Cut::Deadline
-            } else if cancelled.as_mut().poll(cx).is_ready() {
-                Cut::Cancelled
-            } else {
+            if late {
+                scope.cut.lock().get_or_insert(Cut::Deadline);
+            } else if cancelled.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
-            };
-            *scope.cut.lock() = Some(cut);
+            }
             Poll::Ready(End::Broken)
         })
         .await

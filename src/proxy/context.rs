@@ -36,7 +36,7 @@ pub struct Context {
     pub(super) route: Option<Arc<Route>>,
     pub(super) client: Option<Arc<ClientRecord>>,
     pub(super) quota: Option<Quota>,
-    pub(super) permit: Option<Permit>,
+    pub(super) permit: Option<Arc<Permit>>,
     pub(super) denial: Option<Denial>,
     pub(super) status: u16,
     pub(super) content_done: bool,
@@ -129,8 +129,8 @@ impl Context {
 // pingora calls `logging` neither for a cancelled request nor after a panic; a drop cannot be missed.
 impl Drop for Context {
     fn drop(&mut self) {
+        let cut = self.scope.as_ref().and_then(|scope| scope.cut.lock().take());
         if self.status == 0 {
-            let cut = self.scope.as_ref().and_then(|scope| *scope.cut.lock());
             let fault = if std::thread::panicking() {
                 Some(Denial::Internal)
             } else {
@@ -138,7 +138,7 @@ impl Drop for Context {
                     Some(Cut::Deadline) if !self.content_done => Some(Denial::RequestTimeout),
                     Some(Cut::Deadline) => Some(Denial::UpstreamTimeout),
                     // The gate said yes and the answer has not begun: it can still be no.
-                    Some(Cut::Cancelled) => Some(Denial::CredentialInvalid(crate::access::CredentialFault::Revoked)),
+                    Some(Cut::Denied(denial)) => Some(denial),
                     None => None,
                 }
             };
@@ -153,6 +153,8 @@ impl Drop for Context {
                 }
                 self.denial = Some(denial);
             }
+        } else if let Some(Cut::Denied(denial)) = cut {
+            self.denial = Some(denial);
         }
         self.record();
     }

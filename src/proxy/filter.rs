@@ -33,6 +33,15 @@ fn refused() -> Box<Error> {
     Error::explain(ErrorType::Custom("refused"), "the gateway refused the request")
 }
 
+/// What went wrong, without pingora's own words on it: those quote the bytes of an answer that it could not parse.
+fn cause(error: &Error) -> String {
+    let kind = error.root_etype().as_str();
+    match error.root_cause().downcast_ref::<std::io::Error>() {
+        Some(io) => format!("{kind}: {io}"),
+        None => kind.to_owned(),
+    }
+}
+
 impl Filter {
     /// Decides; the permit, or the refusal, is then in `context`.
     fn decide(&self, header: &RequestHeader, context: &mut Context) {
@@ -63,9 +72,25 @@ impl Filter {
             Ok(permit) if facts.content_length.is_some_and(|length| length > permit.route().body_limit_bytes) => {
                 context.denial = Some(Denial::BodyTooLarge);
             }
-            Ok(permit) => context.permit = Some(permit),
+            Ok(permit) => {
+                let permit = Arc::new(permit);
+                if let Some(scope) = &context.scope {
+                    // Set once: a request is decided once.
+                    let _ = scope.permit.set(Arc::clone(&permit));
+                }
+                context.permit = Some(permit);
+            }
             Err(denial) => context.denial = Some(denial),
         }
+    }
+
+    /// Whether the permit still holds: nothing goes on in either direction for a credential that no longer counts.
+    fn ask_again(&self, context: &mut Context) -> Result<()> {
+        let permit = context.permit.as_ref().ok_or_else(refused)?;
+        self.shared.gate.recheck(permit).map_err(|denial| {
+            context.denial = Some(denial);
+            refused()
+        })
     }
 
     async fn refuse(session: &mut Session, context: &mut Context) -> Result<()> {
@@ -172,11 +197,8 @@ impl ProxyHttp for Filter {
     }
 
     async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, context: &mut Context) -> Result<()> {
+        self.ask_again(context)?;
         let permit = context.permit.as_ref().ok_or_else(refused)?;
-        if let Err(denial) = self.shared.gate.recheck(permit) {
-            context.denial = Some(denial);
-            return Err(refused());
-        }
         let identity = permit.client().map(|client| client.identity());
         let added = Added {
             identity: identity.as_ref(),
@@ -200,6 +222,7 @@ impl ProxyHttp for Filter {
             scope.content_done.fetch_or(end, Ordering::Relaxed);
         }
         let Some(body) = body else { return Ok(()) };
+        self.ask_again(context)?;
         context.request_bytes += body.len() as u64;
         if context.permit.as_ref().is_none_or(|permit| context.request_bytes > permit.route().body_limit_bytes) {
             context.denial = Some(Denial::BodyTooLarge);
@@ -220,6 +243,7 @@ impl ProxyHttp for Filter {
         if response.status.is_informational() {
             return Ok(());
         }
+        self.ask_again(context)?;
         response.insert_header(REQUEST_ID, context.request_id.clone())?;
         if let Some(quota) = &context.quota {
             respond::insert_quota(response, quota)?;
@@ -238,6 +262,9 @@ impl ProxyHttp for Filter {
         _end: bool,
         context: &mut Context,
     ) -> Result<Option<std::time::Duration>> {
+        if body.is_some() {
+            self.ask_again(context)?;
+        }
         context.response_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         Ok(None)
     }
@@ -248,7 +275,9 @@ impl ProxyHttp for Filter {
             context.denial = denial_of(error);
         }
         if error.esource() == &ErrorSource::Upstream {
-            tracing::warn!(request_id = context.request_id.to_str().unwrap_or_default(), error = %error, "the upstream failed");
+            let upstream = context.route.as_ref().map_or("", |route| &*route.upstream.name);
+            let request_id = context.request_id.to_str().unwrap_or_default();
+            tracing::warn!(request_id, upstream, error = %cause(error), "the upstream failed");
         }
         if !answered {
             context.status = 0;

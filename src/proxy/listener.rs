@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,8 +18,6 @@ use pingora::server::configuration::ServerConf;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -29,27 +27,11 @@ use tokio::time::{sleep, timeout};
 use super::Shared;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
+use crate::tls;
 
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The certificate file cannot be read, or holds no certificate.
-    #[error("`{}` holds no certificate in PEM that can be read", .0.display())]
-    Certificate(PathBuf, #[source] Option<rustls_pki_types::pem::Error>),
-    /// The key file cannot be read, or holds no private key.
-    #[error("`{}` holds no private key in PEM that can be read", .0.display())]
-    Key(PathBuf, #[source] rustls_pki_types::pem::Error),
-    /// The key is of a kind that TLS does not use, or belongs to another certificate.
-    #[error("the key `{}` does not fit the certificate `{}`", .key.display(), .certificate.display())]
-    Mismatch {
-        /// The certificate file.
-        certificate: PathBuf,
-        /// The key file.
-        key: PathBuf,
-        /// What rustls says.
-        #[source]
-        source: rustls::Error,
-    },
     /// The provider lacks a protocol version.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -74,33 +56,18 @@ impl Certificate {
     ///
     /// # Errors
     /// A file cannot be read or holds something else; the key is not that of the certificate.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, Error> {
-        Ok(Self { now: ArcSwap::from_pointee(read(certificate, key)?) })
+    pub fn load(certificate: &Path, key: &Path) -> Result<Self, tls::Error> {
+        Ok(Self { now: ArcSwap::from_pointee(tls::certified_key(certificate, key)?) })
     }
 
     /// Reads the files again; handshakes from now on use what they hold. On an error the old one stays.
     ///
     /// # Errors
     /// As of [`Certificate::load`].
-    pub fn reload(&self, certificate: &Path, key: &Path) -> Result<(), Error> {
-        self.now.store(Arc::new(read(certificate, key)?));
+    pub fn reload(&self, certificate: &Path, key: &Path) -> Result<(), tls::Error> {
+        self.now.store(Arc::new(tls::certified_key(certificate, key)?));
         Ok(())
     }
-}
-
-fn read(certificate: &Path, key: &Path) -> Result<CertifiedKey, Error> {
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| Error::Certificate(certificate.to_owned(), Some(e)))?;
-    if chain.is_empty() {
-        return Err(Error::Certificate(certificate.to_owned(), None));
-    }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| Error::Key(key.to_owned(), e))?;
-    CertifiedKey::from_der(chain, private, &rustls::crypto::aws_lc_rs::default_provider()).map_err(|source| Error::Mismatch {
-        certificate: certificate.to_owned(),
-        key: key.to_owned(),
-        source,
-    })
 }
 
 impl ResolvesServerCert for Certificate {
@@ -110,7 +77,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 /// TLS 1.2 and 1.3 with what the provider offers, which is AEAD and forward secrecy only; no early data.
-fn tls(certificate: Arc<Certificate>) -> Result<Acceptor, Error> {
+fn acceptor(certificate: Arc<Certificate>) -> Result<Acceptor, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(Error::Tls)?
@@ -196,7 +163,7 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
 
     let mut ready = Vec::new();
     for bound in listeners {
-        let acceptor = bound.certificate.map(tls).transpose()?.map(Arc::new);
+        let acceptor = bound.certificate.map(acceptor).transpose()?.map(Arc::new);
         let listener = {
             // Registers with the reactor of this runtime.
             let _inside = runtimes[0].enter();

@@ -1,20 +1,34 @@
-//! Requests on their way, and how one is ended from outside.
+//! Requests on their way, and how those are ended whose permit no longer holds.
+//!
+//! What still moves is asked about at each step by the filters. What does not move, a stream that is idle or an answer
+//! that takes its time, is found here: it is entered, and each change ends those entries that it concerns before it
+//! counts as applied.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Denial;
+use crate::cache::Touched;
+use crate::gate::{Gate, Permit};
+
+/// How long a request may be on its way before it is entered. Those that are answered sooner meet the filters in that
+/// time, and are spared the entry.
+pub const SOON: Duration = Duration::from_millis(50);
+
 /// Why a request was ended before its answer was complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// It took longer than any request may.
     Deadline,
-    /// Its credential no longer counts.
-    Cancelled,
+    /// Its permit no longer holds: what it would meet now.
+    Denied(Denial),
 }
 
 /// One request on its way: what the wrapper around pingora and the filters inside it both know.
@@ -32,77 +46,77 @@ pub struct Scope {
     pub heard: AtomicUsize,
     /// Whether the content is complete.
     pub content_done: AtomicBool,
+    /// What it was admitted by.
+    pub permit: OnceLock<Arc<Permit>>,
     /// Set before the request is dropped.
     pub cut: Mutex<Option<Cut>>,
     /// What to tell an HTTP/1.1 client whose request was dropped without an answer.
     pub last_word: Mutex<Option<Bytes>>,
 }
 
+impl Scope {
+    fn end(&self, why: Denial) {
+        self.cut.lock().get_or_insert(Cut::Denied(why));
+        self.cancel.cancel();
+    }
+}
+
 tokio::task_local! {
     /// The request that the running filter belongs to.
-    pub static SCOPE: std::sync::Arc<Scope>;
+    pub static SCOPE: Arc<Scope>;
 }
 
-/// How many connections and requests there are. What a drain waits for.
+/// The requests that have been on their way for some time.
 #[derive(Debug, Default)]
-pub struct Active {
-    connections: AtomicUsize,
-    requests: AtomicUsize,
-    fewer: Notify,
+pub struct Inflight {
+    entries: DashMap<u64, Arc<Scope>>,
+    next: AtomicU64,
 }
 
-impl Active {
-    /// How many connections are open.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Acquire)
+impl Inflight {
+    /// Enters a request until the guard is dropped, and ends it if it is too late for that.
+    pub fn enter<'a>(&'a self, scope: &Arc<Scope>, gate: &Gate) -> Entered<'a> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.entries.insert(id, Arc::clone(scope));
+        // Entered first, asked second: a change that was in force before it could see the entry is seen here. The fence
+        // is the other half of the one that each change makes before it looks for entries.
+        fence(Ordering::SeqCst);
+        ask(scope, gate);
+        Entered { inflight: self, id }
     }
 
-    /// How many requests are being answered.
-    pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Acquire)
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
-    /// Waits until no request is being answered and no connection is open.
-    pub async fn idle(&self) {
-        loop {
-            // Registered before the look, so that what ends in between is not missed.
-            let fewer = self.fewer.notified();
-            if self.connections() == 0 && self.requests() == 0 {
-                return;
+    /// Ends the requests whose permit no longer holds, of those that a change concerns.
+    pub fn settle(&self, touched: &Touched<'_>, gate: &Gate) {
+        for entry in &self.entries {
+            let concerned = entry.permit.get().and_then(|permit| permit.client()).is_some_and(|client| touched.concerns(client));
+            if concerned {
+                ask(&entry, gate);
             }
-            fewer.await;
         }
-    }
-
-    /// Counts a connection until the guard is dropped.
-    pub(super) fn connection(self: &std::sync::Arc<Self>) -> Counted {
-        Counted::new(self, |active| &active.connections)
-    }
-
-    /// Counts a request until the guard is dropped.
-    pub(super) fn request(self: &std::sync::Arc<Self>) -> Counted {
-        Counted::new(self, |active| &active.requests)
     }
 }
 
-/// Counted while it lives.
+fn ask(scope: &Scope, gate: &Gate) {
+    if let Some(Err(denial)) = scope.permit.get().map(|permit| gate.recheck(permit)) {
+        scope.end(denial);
+    }
+}
+
+/// Entered while it lives.
 #[derive(Debug)]
-pub(super) struct Counted {
-    active: std::sync::Arc<Active>,
-    which: fn(&Active) -> &AtomicUsize,
+pub struct Entered<'a> {
+    inflight: &'a Inflight,
+    id: u64,
 }
 
-impl Counted {
-    fn new(active: &std::sync::Arc<Active>, which: fn(&Active) -> &AtomicUsize) -> Self {
-        which(active).fetch_add(1, Ordering::AcqRel);
-        Self { active: std::sync::Arc::clone(active), which }
-    }
-}
-
-impl Drop for Counted {
+impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if (self.which)(&self.active).fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.active.fewer.notify_waiters();
-        }
+        self.inflight.entries.remove(&self.id);
     }
 }

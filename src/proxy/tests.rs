@@ -1,6 +1,7 @@
 //! The data plane over real sockets, with an upstream that tells what it saw.
 
 mod framing;
+mod revoked;
 mod world;
 
 use std::time::Duration;
@@ -178,7 +179,7 @@ async fn a_revocation_between_decision_and_forwarding_counts() {
     }
     tokio::task::yield_now().await;
     let id = revoked("good").id;
-    world.replica.apply(Revision(2), &[Change::Client(id, Some(revoked("good")))]);
+    world.replica.apply(Revision(1), Revision(2), &[Change::Client(id, Some(revoked("good")))]);
     let (first, _) = world.stalled.accept().await.unwrap();
     let answer = client.answer().await;
     assert_eq!(status(&answer), 401, "{answer}");
@@ -369,5 +370,5 @@ async fn tls_serves_both_versions_by_alpn_and_refuses_a_foreign_key() {
     assert!(Certificate::load(&cert, &key).is_ok());
     assert!(Certificate::load(&cert, &other).unwrap_err().to_string().contains("does not fit"));
     assert!(Certificate::load(&key, &key).unwrap_err().to_string().contains("no certificate"));
-    assert!(Certificate::load(&cert, &folder.path().join("none")).unwrap_err().to_string().contains("no private key"));
+    assert!(Certificate::load(&cert, &folder.path().join("none")).unwrap_err().to_string().contains("there is no file"));
 }

@@ -26,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::credential::SecretDigest;
 use crate::entity::{ApiAccess, Client, Practice, Role, User};
 use crate::id::{ClientId, PracticeId, UserId};
-use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit};
+use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit, rules};
 
 /// How long a node may answer after it last proved itself current.
 pub const LEASE: Duration = Duration::from_secs(1);
@@ -63,15 +63,6 @@ impl SqliteStore {
     /// [`Error::Unusable`] says what is wrong with the file and what to do.
     pub async fn open(url_or_path: &str, migrate: bool) -> Result<Self, Error> {
         Self::open_waiting(url_or_path, migrate, BUSY).await
-    }
-
-    /// Creates the database or brings its schema up to date.
-    ///
-    /// # Errors
-    /// As for [`open`](Self::open).
-    pub async fn migrate(url_or_path: &str) -> Result<(), Error> {
-        Self::open(url_or_path, true).await?.close().await;
-        Ok(())
     }
 
     async fn open_waiting(url_or_path: &str, migrate: bool, busy: Duration) -> Result<Self, Error> {
@@ -134,11 +125,11 @@ impl Store for SqliteStore {
     }
 
     async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_practice(id, name, by).await)
+        self.explained(async { rules::put_practice(self.begin().await?, id, name, by).await }.await)
     }
 
     async fn set_practice_access(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_practice_access(id, from, to, by).await)
+        self.explained(async { rules::set_practice_access(self.begin().await?, id, from, to, by).await }.await)
     }
 
     async fn users(&self, practice: &PracticeId) -> Result<Vec<User>, Error> {
@@ -150,15 +141,15 @@ impl Store for SqliteStore {
     }
 
     async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_user(practice, id, role, by).await)
+        self.explained(async { rules::put_user(self.begin().await?, practice, id, role, by).await }.await)
     }
 
     async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_user_access(id, on, by).await)
+        self.explained(async { rules::set_user_access(self.begin().await?, id, on, by).await }.await)
     }
 
     async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_user_left(id, by).await)
+        self.explained(async { rules::remove_user(self.begin().await?, id, by).await }.await)
     }
 
     async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error> {
@@ -170,11 +161,11 @@ impl Store for SqliteStore {
     }
 
     async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_client(&new.client, by).await)
+        self.explained(async { rules::create_client(self.begin().await?, &new.client, by).await }.await)
     }
 
     async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_client_edit(id, edit, by).await)
+        self.explained(async { rules::edit_client(self.begin().await?, id, edit, by).await }.await)
     }
 
     async fn add_secret(
@@ -185,15 +176,15 @@ impl Store for SqliteStore {
         others_end: Timestamp,
         by: &Actor,
     ) -> Result<(u32, Committed), Error> {
-        self.explained(self.write_secret(id, digest, now, others_end, by).await)
+        self.explained(async { rules::add_secret(self.begin().await?, id, digest, now, others_end, by).await }.await)
     }
 
     async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_secret_end(id, generation, now, by).await)
+        self.explained(async { rules::end_secret(self.begin().await?, id, generation, now, by).await }.await)
     }
 
     async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
-        self.explained(self.write_client_revoked(id, now, by).await)
+        self.explained(async { rules::revoke_client(self.begin().await?, id, now, by).await }.await)
     }
 
     fn lease(&self) -> Duration {

@@ -58,7 +58,7 @@ pub(super) async fn furnish(store: &dyn Store) {
 /// A registered feed and the head of its snapshot.
 pub(super) async fn follow(store: &dyn Store) -> (Box<dyn Feed>, Revision) {
     let mut feed = store.feed().await.unwrap();
-    feed.register().await.unwrap();
+    feed.register(None).await.unwrap();
     let head = feed.snapshot().await.unwrap().head;
     feed.acknowledge(head).await.unwrap();
     (feed, head)
@@ -160,7 +160,7 @@ async fn what_is_written_is_read(store: &dyn Store) {
     assert_eq!((&*read.name, read.scopes[0].is_all(), read.allowed_addresses.len()), ("New", true, 0));
     assert_eq!((read.tier, read.expires_at), (None, None));
     let mut feed = store.feed().await.unwrap();
-    feed.register().await.unwrap();
+    feed.register(None).await.unwrap();
     let snapshot = feed.snapshot().await.unwrap();
     assert_eq!(snapshot.clients.len(), 2);
     for client in &snapshot.clients {

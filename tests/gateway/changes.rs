@@ -1,7 +1,9 @@
 //! Changes take effect at once, whoever makes them.
 
+use rustix::process::Signal;
 use sqlx::{Connection, SqliteConnection};
 
+use crate::process::Process;
 use crate::support::{ROUTES, World};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,4 +134,46 @@ async fn no_request_is_lost_while_the_route_file_changes() {
     }
     done.send_replace(true);
     assert!(load.await.unwrap() > 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_takes_up_the_route_file_and_a_wrong_one_is_refused() {
+    let world = World::without_gateway("", ROUTES).await;
+    let before = std::fs::read_to_string(world.path("routes.toml")).unwrap();
+    // The file is linked to from a folder of its own, where nothing changes when it does: only the signal tells.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let routes = elsewhere.path().join("routes.toml");
+    std::fs::write(&routes, &before).unwrap();
+    std::fs::remove_file(world.path("routes.toml")).unwrap();
+    std::os::unix::fs::symlink(&routes, world.path("routes.toml")).unwrap();
+    let mut gateway = Process::serve(&world, &[]).await;
+    let status = async |gateway: &Process| gateway.status(&world, "/invoices", "billing").await;
+    let added = format!("{before}\n[[routes]]\nprefix = \"/invoices\"\nscopes = [\"billing\"]\nupstream = \"core\"\n");
+
+    std::fs::write(&routes, &added).unwrap();
+    assert_eq!(status(&gateway).await, 404, "nobody has told it yet");
+    gateway.signal(Signal::HUP);
+    let line = gateway.logged("route map taken up").await;
+    assert_eq!((&line["level"], &line["generation"]), (&"INFO".into(), &2.into()), "{line}");
+    assert_eq!(status(&gateway).await, 200);
+
+    std::fs::write(&routes, added.replace("upstream = \"core\"", "upstream = \"cor\"")).unwrap();
+    gateway.signal(Signal::HUP);
+    let line = gateway.logged("route map refused").await;
+    assert!(line["level"] == "ERROR" && line["mistakes"].as_str().unwrap().contains("no upstream is called `cor`"), "{line}");
+    assert_eq!(status(&gateway).await, 200, "the last good one stays");
+    let metrics = gateway.metrics(&world).await;
+    for line in [
+        "sigmagate_config_reloads_total{result=\"ok\"} 2",
+        "sigmagate_config_reloads_total{result=\"refused\"} 1",
+        "sigmagate_config_generation 2",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
+
+    std::fs::write(&routes, &before).unwrap();
+    gateway.signal(Signal::HUP);
+    gateway.logged("\"generation\":3").await;
+    assert_eq!(status(&gateway).await, 404);
+    assert!(gateway.end(Signal::TERM).await.0.success());
 }

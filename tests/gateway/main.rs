@@ -5,6 +5,10 @@
 mod answers;
 mod changes;
 mod headers;
+mod logs;
+mod management;
+mod process;
 mod raw;
+mod serve;
 mod start;
 mod support;

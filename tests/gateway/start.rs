@@ -62,3 +62,44 @@ async fn one_database_is_served_by_one_gateway() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("already"), "{output:?}");
     assert_eq!(world.status("/billing", "billing").await, 200, "the one that serves goes on");
 }
+
+#[tokio::test]
+async fn a_variable_that_is_not_text_ends_nothing_unless_it_is_ours() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gateway.toml"), settings(dir.path(), PLAIN, "a.db")).unwrap();
+    std::fs::write(dir.path().join("routes.toml"), ROUTES).unwrap();
+    let not_text = std::ffi::OsStr::from_bytes(b"sqlite://\xff");
+    for verb in [&["check"][..], &["routes"], &["client", "list"]] {
+        for (variable, code) in [("SOMEBODY_ELSE", 0), ("SIGMAGATE__STORE__URL", 1)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
+            command.args(verb).arg("--config").arg(dir.path().join("gateway.toml")).env(variable, not_text);
+            let output = command.output().await.unwrap();
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{verb:?} {variable}: {error}");
+            assert!(code == 0 || error.contains("environment variable SIGMAGATE__STORE__URL: is not UTF-8"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_tells_people_and_programs_where_everything_stands() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("gateway.toml"), settings(dir.path(), PLAIN, "a.db")).unwrap();
+    let check = async |routes: &str, json: &[&str]| {
+        std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
+        command.arg("check").args(json).arg("--config").arg(dir.path().join("gateway.toml")).output().await.unwrap()
+    };
+    let open = format!("{ROUTES}[[routes]]\nprefix = \"/billing/open\"\npublic = true\nupstream = \"core\"\n");
+    let output = check(&open, &[]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("routes.toml:9:10: warning: routes[1].prefix: `/billing/open` is public"), "{text}");
+    assert!(text.ends_with("ok: 2 routes\n"), "{text}");
+    for (routes, code, level, line) in [(open, 0, "warning", 9), (ROUTES.replace("\"core\"", "\"cor\""), 1, "error", 7)] {
+        let output = check(&routes, &["--json"]).await;
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found = answer["findings"].as_array().unwrap().iter().find(|finding| finding["level"] == level).unwrap();
+        assert_eq!((output.status.code(), found["line"].as_u64()), (Some(code), Some(line)), "{answer}");
+    }
+}

@@ -196,6 +196,13 @@ impl World {
         world
     }
 
+    /// The store, the files and the upstream of a world, for a gateway in a process of its own.
+    pub async fn without_gateway(settings: &str, routes: &str) -> Self {
+        let mut world = Self::with(settings, routes).await;
+        world.server.take().unwrap().stop().await;
+        world
+    }
+
     async fn provision(&mut self) {
         let (practice, member) = (self.practice.clone(), self.member.clone());
         self.lifecycle.put_practice(&practice, "Clinic", &self.by).await.unwrap();

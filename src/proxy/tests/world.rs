@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use crate::cache::Replica;
@@ -22,6 +22,7 @@ use crate::entity::{ApiAccess, Client as Entity, Practice, StoredSecret};
 use crate::gate::{self, FailureBudget, Gate};
 use crate::id::{ClientId, Revision, RouteId};
 use crate::limit::{Tier, TierNames};
+use crate::proxy::live::Inflight;
 use crate::proxy::{Active, Bound, Certificate, Settings, Shared, start_on};
 use crate::record::{Record, Recorder};
 use crate::route::{MethodSet, Requirement, Route, RouteTable};
@@ -96,6 +97,9 @@ pub struct World {
     pub stalled: TcpListener,
     _filling: TcpStream,
     pub active: Arc<Active>,
+    pub inflight: Arc<Inflight>,
+    /// Each notice has the upstream send one more piece of each stream.
+    pub more: Arc<Notify>,
     requests: Arc<AtomicUsize>,
     seen: Mutex<mpsc::UnboundedReceiver<String>>,
     records: Mutex<mpsc::UnboundedReceiver<String>>,
@@ -146,7 +150,8 @@ impl World {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (to_seen, seen) = mpsc::unbounded_channel();
         let requests = Arc::new(AtomicUsize::new(0));
-        let up = upstream(to_seen, Arc::clone(&requests)).await;
+        let more = Arc::<Notify>::default();
+        let up = upstream(to_seen, Arc::clone(&requests), Arc::clone(&more)).await;
         let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         // A socket whose queue is full: a connection to it is made only once somebody takes from the queue.
         let stalled = tokio::net::TcpSocket::new_v4().unwrap();
@@ -163,7 +168,7 @@ impl World {
                 name: prefix.into(),
                 servers: servers.iter().map(|a| Server { address: *a, tls_name: None, origin: "x".into() }).collect(),
                 connect_timeout: PATIENCE,
-                response_timeout: Duration::from_millis(1500),
+                response_timeout: if prefix == "/billing/stream" { PATIENCE } else { Duration::from_millis(1500) },
                 retries: 1,
                 turn: AtomicUsize::new(0),
             }),
@@ -179,6 +184,7 @@ impl World {
             route(4, "/stalled", &[stalled.local_addr().unwrap()], Requirement::Public, MethodSet::ALL),
             // An upstream without servers: the configuration refuses it, and here it stands for whatever else could panic.
             route(5, "/open/panic", &[], Requirement::Public, MethodSet::ALL),
+            route(6, "/billing/stream", &[up], Requirement::Public, MethodSet::ALL),
         ];
         let (registry, tiers) = (Arc::new(ScopeRegistry::default()), Arc::new(TierNames::default()));
         let billing: ScopeToken = "billing".parse().unwrap();
@@ -186,6 +192,7 @@ impl World {
         let mut routes = routes;
         routes[0].requirement = Requirement::AnyOf(billing);
         routes[4].requirement = Requirement::AnyOf(billing);
+        routes[6].requirement = Requirement::AnyOf(billing);
         let replica = Arc::new(Replica::new(registry, Arc::clone(&tiers)));
         let practice = Practice { id: "p1".parse().unwrap(), name: "Practice".into(), api_access: ApiAccess::Active };
         let clients = APPS.iter().map(App::client).collect();
@@ -207,12 +214,25 @@ impl World {
         let (to_records, records) = mpsc::unbounded_channel();
         let shared = Shared::new(Arc::clone(&gate), Arc::new(Notes(to_records)), settings);
         let active = shared.active();
+        let inflight = Arc::clone(&shared.inflight);
         let certificate = tls.map(|(cert, key)| Arc::new(Certificate::load(cert, key).unwrap()));
         let bound = Bound::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), certificate).unwrap();
         let address = bound.address();
         let (stop, stopped) = watch::channel(false);
         start_on(vec![bound], shared, &stopped, runtimes).unwrap();
-        Self { address, replica, stalled, _filling: filling, active, requests, seen: Mutex::new(seen), records: Mutex::new(records), stop }
+        Self {
+            address,
+            replica,
+            stalled,
+            _filling: filling,
+            active,
+            inflight,
+            more,
+            requests,
+            seen: Mutex::new(seen),
+            records: Mutex::new(records),
+            stop,
+        }
     }
 
     pub async fn connect(&self) -> Client {
@@ -298,6 +318,19 @@ impl Client {
         answer
     }
 
+    /// Reads on until `text` has come.
+    pub async fn until(&mut self, text: &str) -> String {
+        loop {
+            let so_far = String::from_utf8_lossy(&self.ahead).into_owned();
+            if so_far.contains(text) {
+                self.ahead.clear();
+                return so_far;
+            }
+            let n = timeout(PATIENCE, self.stream.read_buf(&mut self.ahead)).await.expect("more comes").unwrap();
+            assert!(n > 0, "closed after {so_far}");
+        }
+    }
+
     /// Everything until the connection is closed.
     pub async fn rest(&mut self) -> String {
         loop {
@@ -322,21 +355,29 @@ pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
     value
 }
 
-async fn upstream(seen: mpsc::UnboundedSender<String>, requests: Arc<AtomicUsize>) -> SocketAddr {
+async fn upstream(seen: mpsc::UnboundedSender<String>, requests: Arc<AtomicUsize>, more: Arc<Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (seen, requests) = (seen.clone(), Arc::clone(&requests));
+            let (seen, requests, more) = (seen.clone(), Arc::clone(&requests), Arc::clone(&more));
             tokio::spawn(async move {
                 let mut client = Client { stream, ahead: Vec::new() };
                 loop {
                     let mut request = String::new();
                     let Ok(()) = read_request(&mut client, &mut request, &requests).await else { return };
-                    let (slow, hang) = (request.contains(" /open/slow "), request.contains(" /open/hang "));
+                    let (slow, hang) = (request.contains("/slow "), request.contains(" /open/hang "));
+                    let stream = request.contains("/stream ");
                     let _ = seen.send(request);
                     if slow {
                         std::future::pending::<()>().await;
+                    }
+                    if stream {
+                        let _ = client.stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+                        while client.stream.write_all(b"5\r\npiece\r\n").await.is_ok() {
+                            more.notified().await;
+                        }
+                        return;
                     }
                     let head: &[u8] = if hang {
                         b"HTTP/1.1 100 Continue\r\n\r\n"

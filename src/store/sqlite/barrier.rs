@@ -38,7 +38,7 @@ impl SqliteStore {
                 // The database may be gone for good; the clock alone then tells when the change is in force.
                 Err(error) => Some(error),
             };
-            let elapsed = boot_time().since(committed.at());
+            let elapsed = boot_time().since(committed.acknowledged_at());
             match (&last, failure) {
                 (Some(behind), None) if behind.locks.is_empty() => return Ok(receipt(committed, behind)),
                 (Some(behind), _) if elapsed >= wait_for(behind.lease) => return Ok(receipt(committed, behind)),
@@ -79,6 +79,6 @@ fn receipt(committed: &Committed, behind: &Behind) -> Receipt {
         revision: committed.revision(),
         applied: behind.applied,
         expired: u32::try_from(behind.locks.len()).unwrap_or(u32::MAX),
-        waited: now.since(committed.at()),
+        waited: now.since(committed.acknowledged_at()),
     }
 }

@@ -21,6 +21,8 @@ use crate::store::{Change, Changes, Error, Feed, Snapshot};
 /// How long a feed waits for another transaction while it serves. Short: a shell in which somebody forgot a `COMMIT`
 /// may delay receipts, but must not keep the feed from proving itself current.
 const SERVING_BUSY: &str = "PRAGMA busy_timeout = 20";
+/// How long after a change was committed elsewhere it is looked for at the latest.
+const POLL: Duration = Duration::from_millis(5);
 /// The most logged changes that are read as changes.
 const BATCH: i64 = 50_000;
 const STARTING_BUSY: &str = "PRAGMA busy_timeout = 5000";
@@ -79,7 +81,7 @@ impl SqliteFeed {
         )))
     }
 
-    async fn enter(&mut self) -> Result<(), Error> {
+    async fn enter(&mut self) -> Result<String, Error> {
         self.shared.file.check()?;
         let lock = self.lock().await?;
         sqlx::raw_sql(STARTING_BUSY).execute(&mut self.conn).await?;
@@ -106,10 +108,10 @@ impl SqliteFeed {
         sqlx::raw_sql(SERVING_BUSY).execute(&mut self.conn).await?;
         // Were the log beside the database removed, others would write a new one that this connection never reads.
         self.watched = watched(&self.shared)?;
-        self.node = Some(node);
+        self.node = Some(node.clone());
         self.seen = None;
         self.unacknowledged = None;
-        Ok(())
+        Ok(node)
     }
 
     /// What has to be true before anything is read.
@@ -201,7 +203,8 @@ impl SqliteFeed {
 
 #[async_trait]
 impl Feed for SqliteFeed {
-    async fn register(&mut self) -> Result<(), Error> {
+    async fn register(&mut self, _instead_of: Option<&str>) -> Result<String, Error> {
+        // There is but one node: whoever was in the register is replaced in any case.
         let result = self.enter().await;
         self.explained(result)
     }
@@ -219,6 +222,14 @@ impl Feed for SqliteFeed {
     async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error> {
         let result = self.mark_applied(self.unacknowledged.map_or(applied, |waiting| waiting.max(applied))).await;
         self.explained(result)
+    }
+
+    async fn due(&mut self) {
+        tokio::time::sleep(POLL).await;
+    }
+
+    fn patience(&self) -> Duration {
+        LEASE
     }
 
     async fn leave(&mut self) -> Result<(), Error> {
@@ -386,5 +397,5 @@ fn as_integer(revision: Revision) -> i64 {
 }
 
 fn no_longer_registered() -> Error {
-    unusable("this node is no longer in the register, so nobody waits for it: register again".to_owned())
+    Error::Deposed("this node is no longer in the register".to_owned())
 }

@@ -50,7 +50,7 @@ async fn run_sql(conn: &mut SqliteConnection, sql: &str) -> Result<(), String> {
 
 fn message<T>(result: Result<T, Error>) -> String {
     match result {
-        Err(Error::Unusable { message, .. }) => message,
+        Err(Error::Unusable { message, .. } | Error::Deposed(message)) => message,
         Err(other) => panic!("{other:?} does not say that the file is unusable"),
         Ok(_) => panic!("it worked"),
     }
@@ -201,7 +201,7 @@ async fn a_feed_that_cannot_prove_itself_current_fails() {
     assert!(message(feed.acknowledge(head).await).contains("no longer in the register"));
 
     let mut feed = world.store.feed().await.unwrap();
-    feed.register().await.unwrap();
+    feed.register(None).await.unwrap();
     run_sql(&mut conn, "DELETE FROM nodes").await.unwrap();
     assert!(message(feed.snapshot().await).contains("no longer in the register"));
     assert!(message(world.store.feed().await.unwrap().poll(head).await).contains("register it first"));
@@ -248,7 +248,7 @@ async fn pruned_changes_are_a_gap() {
     let (count, oldest): (i64, i64) = sqlx::query_as("SELECT count(*), min(revision) FROM changes").fetch_one(&mut conn).await.unwrap();
     assert_eq!(count, 100_000);
     let mut feed = store.feed().await.unwrap();
-    feed.register().await.unwrap();
+    feed.register(None).await.unwrap();
     assert!(matches!(feed.poll(Revision(u64::try_from(oldest).unwrap() - 2)).await.unwrap(), Changes::Gap));
 }
 
@@ -273,12 +273,12 @@ async fn one_gateway_serves_and_its_death_is_noticed() {
     let (world, _) = World::furnished().await;
     let second = world.reopen(false).await.unwrap();
     let (feed, _) = follow(&*world.store).await;
-    assert!(message(second.feed().await.unwrap().register().await).contains("another gateway is already serving"));
+    assert!(message(second.feed().await.unwrap().register(None).await).contains("another gateway is already serving"));
     // Nor does a feed that another one has replaced let go of the lock.
     let (replacement, _) = follow(&*world.store).await;
     let mut feed = feed;
     feed.leave().await.unwrap();
-    assert!(message(second.feed().await.unwrap().register().await).contains("another gateway is already serving"));
+    assert!(message(second.feed().await.unwrap().register(None).await).contains("another gateway is already serving"));
     drop(replacement);
     // A feed that fails is not a gateway that is dead: the process still holds the lock, and its lease counts.
     drop(feed);

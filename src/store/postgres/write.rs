@@ -1,0 +1,232 @@
+//! One transaction that changes something.
+//!
+//! Rows are locked in the order practice, user, client; then the ledger of the practice; then, at the very end, the
+//! order of the changes. So no two transactions wait for each other.
+
+use async_trait::async_trait;
+use sqlx::{Postgres, Transaction};
+
+use super::read::{self, For};
+use super::{PgStore, fault};
+use crate::clock::{Timestamp, boot_time};
+use crate::entity::{Client, Practice, StoredSecret, User};
+use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::store::audit::{Event, Hash};
+use crate::store::rules::Write;
+use crate::store::{Committed, Error};
+
+/// A moment of ours in SQL; exact, where a division would not be.
+macro_rules! moment {
+    ($parameter:literal) => {
+        concat!("timestamptz 'epoch' + ", $parameter, "::bigint * interval '1 millisecond'")
+    };
+}
+
+/// What it has read for a change nobody else changes until it commits.
+pub(super) struct PgWrite {
+    transaction: Transaction<'static, Postgres>,
+}
+
+impl PgStore {
+    pub(super) async fn begin(&self) -> Result<PgWrite, Error> {
+        Ok(PgWrite { transaction: self.pool.begin().await? })
+    }
+}
+
+#[async_trait]
+impl Write for PgWrite {
+    async fn practice(&mut self, id: &PracticeId) -> Result<Option<Practice>, Error> {
+        read::practice(&mut self.transaction, id, For::Change).await
+    }
+
+    async fn user(&mut self, id: &UserId) -> Result<Option<User>, Error> {
+        read::user(&mut self.transaction, id, For::Change).await
+    }
+
+    async fn client(&mut self, id: ClientId) -> Result<Option<Client>, Error> {
+        read::client(&mut self.transaction, id, For::Change).await
+    }
+
+    async fn insert_practice(&mut self, practice: &Practice) -> Result<(), Error> {
+        sqlx::query("INSERT INTO gateway.practices (practice_id, name, api_access) VALUES ($1, $2, $3)")
+            .bind(practice.id.as_str())
+            .bind(&*practice.name)
+            .bind(practice.api_access.as_str())
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn update_practice(&mut self, practice: &Practice) -> Result<(), Error> {
+        sqlx::query("UPDATE gateway.practices SET name = $2, api_access = $3 WHERE practice_id = $1")
+            .bind(practice.id.as_str())
+            .bind(&*practice.name)
+            .bind(practice.api_access.as_str())
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn insert_user(&mut self, user: &User) -> Result<(), Error> {
+        sqlx::query(concat!(
+            "INSERT INTO gateway.users (user_id, practice_id, role, api_access, left_at) VALUES ($1, $2, $3, $4, ",
+            moment!("$5"),
+            ")"
+        ))
+        .bind(user.id.as_str())
+        .bind(user.practice_id.as_str())
+        .bind(user.role.as_str())
+        .bind(user.api_access)
+        .bind(user.left_at.map(|at| at.0))
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    async fn update_user(&mut self, user: &User) -> Result<(), Error> {
+        sqlx::query(concat!("UPDATE gateway.users SET role = $2, api_access = $3, left_at = ", moment!("$4"), " WHERE user_id = $1"))
+            .bind(user.id.as_str())
+            .bind(user.role.as_str())
+            .bind(user.api_access)
+            .bind(user.left_at.map(|at| at.0))
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn insert_client(&mut self, client: &Client) -> Result<(), Error> {
+        sqlx::query(concat!(
+            "INSERT INTO gateway.clients (client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at)
+             VALUES ($1, $2, $3, $4, $5, $6::text[]::cidr[], $7, ",
+            moment!("$8"),
+            ", ",
+            moment!("$9"),
+            ", ",
+            moment!("$10"),
+            ")"
+        ))
+        .bind(client.id.to_text())
+        .bind(client.practice_id.as_str())
+        .bind(client.owner.as_ref().map(UserId::as_str))
+        .bind(&*client.name)
+        .bind(texts(&client.scopes))
+        .bind(texts(&client.allowed_addresses))
+        .bind(client.tier.as_deref())
+        .bind(client.created_at.0)
+        .bind(client.expires_at.map(|at| at.0))
+        .bind(client.revoked_at.map(|at| at.0))
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    async fn update_client(&mut self, client: &Client) -> Result<(), Error> {
+        sqlx::query(concat!(
+            "UPDATE gateway.clients SET name = $2, scopes = $3, allowed_addresses = $4::text[]::cidr[], tier = $5, expires_at = ",
+            moment!("$6"),
+            ", revoked_at = ",
+            moment!("$7"),
+            " WHERE client_id = $1"
+        ))
+        .bind(client.id.to_text())
+        .bind(&*client.name)
+        .bind(texts(&client.scopes))
+        .bind(texts(&client.allowed_addresses))
+        .bind(client.tier.as_deref())
+        .bind(client.expires_at.map(|at| at.0))
+        .bind(client.revoked_at.map(|at| at.0))
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    async fn insert_secret(&mut self, client: ClientId, secret: &StoredSecret) -> Result<(), Error> {
+        sqlx::query(concat!(
+            "INSERT INTO gateway.client_secrets (client_id, generation, digest_kind, digest, created_at, expires_at) VALUES ($1, $2, $3, $4, ",
+            moment!("$5"),
+            ", ",
+            moment!("$6"),
+            ")"
+        ))
+        .bind(client.to_text())
+        .bind(i64::from(secret.generation))
+        .bind(secret.digest.kind().as_str())
+        .bind(secret.digest.bytes().as_slice())
+        .bind(secret.created_at.0)
+        .bind(secret.expires_at.map(|at| at.0))
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp) -> Result<(), Error> {
+        sqlx::query(concat!("UPDATE gateway.client_secrets SET expires_at = ", moment!("$3"), " WHERE client_id = $1 AND generation = $2"))
+            .bind(client.to_text())
+            .bind(i64::from(generation))
+            .bind(end.0)
+            .execute(&mut *self.transaction)
+            .await?;
+        Ok(())
+    }
+
+    async fn next_event(&mut self, practice: &PracticeId) -> Result<(u64, Option<Hash>), Error> {
+        // Held until the commit: who comes next finds this event as the last one.
+        sqlx::query("SELECT pg_advisory_xact_lock(1936549749, hashtext($1))")
+            .bind(practice.as_str())
+            .execute(&mut *self.transaction)
+            .await?;
+        let (id, prev): (i64, Option<Vec<u8>>) = sqlx::query_as(
+            "SELECT nextval('gateway.audit_event_id'),
+                    (SELECT hash FROM gateway.audit_events WHERE practice_id = $1 ORDER BY id DESC LIMIT 1)",
+        )
+        .bind(practice.as_str())
+        .fetch_one(&mut *self.transaction)
+        .await?;
+        let prev = prev.map(|hash| Hash(hash.try_into().expect("a CHECK keeps hashes at 32 bytes")));
+        Ok((u64::try_from(id).expect("a sequence counts up from 1"), prev))
+    }
+
+    async fn insert_event(&mut self, event: &Event) -> Result<(), Error> {
+        sqlx::query(concat!(
+            "INSERT INTO gateway.audit_events (id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash) VALUES ($1, ",
+            moment!("$2"),
+            ", $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+        ))
+        .bind(i64::try_from(event.id).unwrap_or(i64::MAX))
+        .bind(event.at.0)
+        .bind(event.practice_id.as_ref().map(PracticeId::as_str))
+        .bind(&event.actor)
+        .bind(&event.origin)
+        .bind(&event.action)
+        .bind(&event.target)
+        .bind(event.before.to_string())
+        .bind(event.after.to_string())
+        .bind(event.prev_hash.0.as_slice())
+        .bind(event.hash.0.as_slice())
+        .execute(&mut *self.transaction)
+        .await?;
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<Committed, Error> {
+        // The number is drawn now, directly before the commit, rather than by it, so that it is known whatever happens
+        // to the connection afterwards. The lock on the order of the changes is held from here until the commit.
+        sqlx::raw_sql("SET CONSTRAINTS gateway.stamp IMMEDIATE").execute(&mut *self.transaction).await?;
+        let revision: i64 = sqlx::query_scalar(
+            "SELECT coalesce((SELECT seq FROM gateway.change_txns WHERE xid = pg_current_xact_id_if_assigned()), gateway.head())",
+        )
+        .fetch_one(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await.map_err(fault::of_commit)?;
+        Ok(Committed::at(revision_of(revision), boot_time()))
+    }
+}
+
+fn texts<T: std::fmt::Display>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+/// A number of the change log.
+pub(super) fn revision_of(number: i64) -> Revision {
+    Revision(u64::try_from(number).unwrap_or(0))
+}
