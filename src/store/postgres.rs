@@ -2,8 +2,10 @@
 
 mod barrier;
 mod changes;
+mod commit;
 mod fault;
 mod feed;
+mod notice;
 mod open;
 mod quick;
 mod read;
@@ -20,6 +22,7 @@ use async_trait::async_trait;
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::time::timeout;
 
 use self::feed::PgFeed;
 use crate::clock::Timestamp;
@@ -27,6 +30,11 @@ use crate::credential::SecretDigest;
 use crate::entity::{ApiAccess, Client, Practice, Role, User};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit, rules};
+
+/// How long a reading may take; longer than the server gives a statement.
+const READ_LIMIT: Duration = Duration::from_secs(12);
+/// How long a change may take with all its statements.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How the gateways of a fleet hold together. Every one of them may have its own; a barrier goes by the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +116,22 @@ impl PgStore {
     fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         result.map_err(|error| fault::explain(&self.shared.place, error))
     }
+
+    /// What only reads, but not for ever: the server's own limits end nothing once the server itself stands still.
+    async fn read<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.within(READ_LIMIT, "", work).await
+    }
+
+    /// One change. Its commit has a limit of its own, within this one.
+    async fn change<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.within(CHANGE_LIMIT, ", so the change may or may not have been made: do it again", work).await
+    }
+
+    async fn within<T>(&self, limit: Duration, so: &str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let place = &self.shared.place;
+        let done = timeout(limit, work).await;
+        self.explained(done.unwrap_or_else(|_| Err(fault::unusable(format!("{place} did not answer within {} s{so}", limit.as_secs())))))
+    }
 }
 
 #[async_trait]
@@ -117,55 +141,55 @@ impl Store for PgStore {
     }
 
     async fn practices(&self) -> Result<Vec<Practice>, Error> {
-        self.explained(self.list_practices().await)
+        self.read(self.list_practices()).await
     }
 
     async fn practice(&self, id: &PracticeId) -> Result<Practice, Error> {
-        self.explained(self.one_practice(id).await)
+        self.read(self.one_practice(id)).await
     }
 
     async fn put_practice(&self, id: &PracticeId, name: &str, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::put_practice(self.begin().await?, id, name, by).await }.await)
+        self.change(async { rules::put_practice(self.begin().await?, id, name, by).await }).await
     }
 
     async fn set_practice_access(&self, id: &PracticeId, from: &[ApiAccess], to: ApiAccess, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::set_practice_access(self.begin().await?, id, from, to, by).await }.await)
+        self.change(async { rules::set_practice_access(self.begin().await?, id, from, to, by).await }).await
     }
 
     async fn users(&self, practice: &PracticeId) -> Result<Vec<User>, Error> {
-        self.explained(self.list_users(practice).await)
+        self.read(self.list_users(practice)).await
     }
 
     async fn user(&self, id: &UserId) -> Result<User, Error> {
-        self.explained(self.one_user(id).await)
+        self.read(self.one_user(id)).await
     }
 
     async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::put_user(self.begin().await?, practice, id, role, by).await }.await)
+        self.change(async { rules::put_user(self.begin().await?, practice, id, role, by).await }).await
     }
 
     async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::set_user_access(self.begin().await?, id, on, by).await }.await)
+        self.change(async { rules::set_user_access(self.begin().await?, id, on, by).await }).await
     }
 
     async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::remove_user(self.begin().await?, id, by).await }.await)
+        self.change(async { rules::remove_user(self.begin().await?, id, by).await }).await
     }
 
     async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error> {
-        self.explained(self.list_clients(practice, owner).await)
+        self.read(self.list_clients(practice, owner)).await
     }
 
     async fn client(&self, id: ClientId) -> Result<Client, Error> {
-        self.explained(self.one_client(id).await)
+        self.read(self.one_client(id)).await
     }
 
     async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::create_client(self.begin().await?, &new.client, by).await }.await)
+        self.change(async { rules::create_client(self.begin().await?, &new.client, by).await }).await
     }
 
     async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::edit_client(self.begin().await?, id, edit, by).await }.await)
+        self.change(async { rules::edit_client(self.begin().await?, id, edit, by).await }).await
     }
 
     async fn add_secret(
@@ -176,15 +200,15 @@ impl Store for PgStore {
         others_end: Timestamp,
         by: &Actor,
     ) -> Result<(u32, Committed), Error> {
-        self.explained(async { rules::add_secret(self.begin().await?, id, digest, now, others_end, by).await }.await)
+        self.change(async { rules::add_secret(self.begin().await?, id, digest, now, others_end, by).await }).await
     }
 
     async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::end_secret(self.begin().await?, id, generation, now, by).await }.await)
+        self.change(async { rules::end_secret(self.begin().await?, id, generation, now, by).await }).await
     }
 
     async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
-        self.explained(async { rules::revoke_client(self.begin().await?, id, now, by).await }.await)
+        self.change(async { rules::revoke_client(self.begin().await?, id, now, by).await }).await
     }
 
     fn lease(&self) -> Duration {
@@ -196,6 +220,6 @@ impl Store for PgStore {
     }
 
     async fn audit(&self, practice: Option<&PracticeId>) -> Result<Vec<audit::Event>, Error> {
-        self.explained(self.list_events(practice).await)
+        self.read(self.list_events(practice)).await
     }
 }

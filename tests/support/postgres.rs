@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// A server. Databases in it are made one for each test.
 pub struct Postgres {
     programs: PathBuf,
@@ -43,7 +45,8 @@ impl Postgres {
         }
         let watchdog = {
             let mut command = as_user(user, "sh");
-            let ending = "read -r _; \"$0/pg_ctl\" stop -D \"$1/data\" -m immediate; rm -rf \"$1\"";
+            // A frozen server would not hear that it is to stop.
+            let ending = "read -r _; kill -CONT \"$(head -n 1 \"$1/data/postmaster.pid\")\"; \"$0/pg_ctl\" stop -D \"$1/data\" -m immediate; rm -rf \"$1\"";
             command.args(["-c", ending]).arg(&programs).arg(&folder);
             command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             // Its own group: Ctrl-C in the terminal ends the test, and this then ends the server.
@@ -104,6 +107,43 @@ impl Postgres {
         assert!(self.try_resume(), "PostgreSQL does not start again");
     }
 
+    /// Ends every process of it at once, with no chance to do anything: `kill -9`, or a power cut.
+    pub fn kill(&self) {
+        let server = self.process();
+        // Stopped first, so that it starts no process that would be missed.
+        signal(server, Signal::STOP);
+        let all: Vec<u32> = children(server).into_iter().chain([server]).collect();
+        for process in &all {
+            signal(*process, Signal::KILL);
+        }
+        // Its memory is free for the next start only when the last one is gone.
+        while all.iter().any(|process| status(*process).is_some_and(|(state, _)| state != 'Z')) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Freezes every process of it: connections stay, and nothing is answered until [`thaw`](Self::thaw).
+    pub fn freeze(&self) {
+        let server = self.process();
+        signal(server, Signal::STOP);
+        for process in children(server) {
+            signal(process, Signal::STOP);
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        let server = self.process();
+        for process in children(server).into_iter().chain([server]) {
+            signal(process, Signal::CONT);
+        }
+    }
+
+    fn process(&self) -> u32 {
+        let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("it runs");
+        file.lines().next().and_then(|line| line.parse().ok()).expect("the first line is the process")
+    }
+
     fn try_resume(&self) -> bool {
         let log = self.folder.join("log");
         let options = format!("-p {} -k {}", self.port, self.folder.display());
@@ -122,6 +162,25 @@ impl Postgres {
         let output = output.unwrap_or_else(|error| panic!("`{program}` of PostgreSQL does not run: {error}"));
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+fn signal(process: u32, signal: Signal) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw).expect("the id of a process");
+    // It may have ended by itself.
+    let _ = kill_process(process, signal);
+}
+
+/// The state of a process, and its parent.
+fn status(process: u32) -> Option<(char, u32)> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn children(of: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes.filter(|process| status(*process).is_some_and(|(_, parent)| parent == of)).collect()
 }
 
 fn as_user(user: Option<(u32, u32)>, program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -7,16 +7,6 @@ pub(super) fn unusable(message: String) -> Error {
     Error::Unusable { message, source: None }
 }
 
-/// The error of a COMMIT that was not answered.
-pub(super) fn of_commit(error: sqlx::Error) -> Error {
-    if error.as_database_error().is_some() {
-        return error.into();
-    }
-    // Asking on another connection would tell only for now: the server may still be at it.
-    let message = "the connection to the database broke during the commit, so the change may or may not have been made: do it again";
-    Error::Unusable { message: message.to_owned(), source: Some(error) }
-}
-
 /// Says what a database error means; leaves every other error as it is.
 pub(super) fn explain(place: &str, error: Error) -> Error {
     let Error::Database(source) = error else { return error };
@@ -41,6 +31,8 @@ pub(super) fn explain(place: &str, error: Error) -> Error {
         ("3F000" | "42P01" | "42883", _) => {
             format!("{place} lacks what the gateway needs ({text}): run `sigmagate migrate`")
         }
+        // Nothing was changed: the transaction was undone.
+        ("40001" | "40P01", _) => format!("{place} gave up this transaction in favour of another ({text}): do it again"),
         ("57014" | "55P03", _) => format!("{place} took too long ({text}): another transaction holds what this one needs"),
         ("57P01" | "57P02" | "57P03", _) => format!("{place} is shutting down or starting ({text}): try again in a moment"),
         // What TLS finds wrong in what it reads comes as this, too.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use tokio::time::timeout;
 
 use super::Fleet;
 use super::fault::unusable;
@@ -38,6 +39,8 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
         ("lock_timeout", "5s"),
         ("idle_in_transaction_session_timeout", "10s"),
         ("client_min_messages", "warning"),
+        // What a transaction waited for, it sees: the rules count on it, whatever the database is set to.
+        ("default_transaction_isolation", "read committed"),
         ("search_path", "pg_catalog"),
     ]))
 }
@@ -56,8 +59,11 @@ pub(super) async fn connect(options: &PgConnectOptions, fleet: &Fleet, migrate: 
         warn_of_blind_clock();
     }
     conn.close().await?;
-    let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(5)).connect_with(options.clone()).await?;
-    Ok(pool)
+    let pool = PgPoolOptions::new().max_connections(16).acquire_timeout(Duration::from_secs(5)).after_release(|conn, _| {
+        // A connection that says nothing is closed. sqlx would wait for it, and it would be missing from the pool.
+        Box::pin(async move { timeout(Duration::from_secs(5), conn.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|()| true) })
+    });
+    Ok(pool.connect_with(options.clone()).await?)
 }
 
 async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error> {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use sqlx::{Postgres, Transaction};
 
 use super::read::{self, For};
-use super::{PgStore, fault};
-use crate::clock::{Timestamp, boot_time};
+use super::{PgStore, commit};
+use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, StoredSecret, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
@@ -208,17 +208,8 @@ impl Write for PgWrite {
         Ok(())
     }
 
-    async fn commit(mut self) -> Result<Committed, Error> {
-        // The number is drawn now, directly before the commit, rather than by it, so that it is known whatever happens
-        // to the connection afterwards. The lock on the order of the changes is held from here until the commit.
-        sqlx::raw_sql("SET CONSTRAINTS gateway.stamp IMMEDIATE").execute(&mut *self.transaction).await?;
-        let revision: i64 = sqlx::query_scalar(
-            "SELECT coalesce((SELECT seq FROM gateway.change_txns WHERE xid = pg_current_xact_id_if_assigned()), gateway.head())",
-        )
-        .fetch_one(&mut *self.transaction)
-        .await?;
-        self.transaction.commit().await.map_err(fault::of_commit)?;
-        Ok(Committed::at(revision_of(revision), boot_time()))
+    async fn commit(self) -> Result<Committed, Error> {
+        commit::commit(self.transaction).await
     }
 }
 

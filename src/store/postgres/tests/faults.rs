@@ -1,7 +1,133 @@
-//! What must not be believed: a ledger with two lines, an owner from elsewhere, a role that reaches too far.
+//! What must not be believed: a commit that nobody vouches for, a database that says nothing, a role that reaches too far.
 
 use super::*;
 use crate::store::suite::user_id;
+
+/// Waits for a state, looking again and again.
+async fn until(conn: &mut PgConnection, question: &'static str) {
+    for _ in 0..4000 {
+        if sqlx::query_scalar::<_, bool>(question).fetch_one(&mut *conn).await.unwrap() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("waited in vain: {question}");
+}
+
+/// Whether some session waits for a standby to have its commit.
+const WAITS_FOR_A_STANDBY: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')";
+const CANCEL_THE_WAIT: &str = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+
+/// Has every commit wait for a standby that there is not.
+async fn lack_a_standby(url: &str, conn: &mut PgConnection) {
+    sql(conn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+    sql(conn, "SELECT pg_reload_conf()").await.unwrap();
+    // The settings are read by each process in its own time, and what counts is what one of them has told all: so try.
+    for _ in 0..1000 {
+        let mut probe = by_hand(url).await;
+        let probing = tokio::spawn(async move {
+            sql(&mut probe, "SET synchronous_commit = on; UPDATE gateway.users SET role = role").await.unwrap();
+        });
+        while !probing.is_finished() {
+            if sqlx::query_scalar::<_, bool>(WAITS_FOR_A_STANDBY).fetch_one(&mut *conn).await.unwrap() {
+                sql(conn, CANCEL_THE_WAIT).await.unwrap();
+                probing.await.unwrap();
+                return;
+            }
+        }
+    }
+    panic!("no commit waits");
+}
+
+#[tokio::test]
+async fn a_commit_whose_wait_for_a_standby_is_cancelled_is_not_acknowledged() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    lack_a_standby(&url, &mut conn).await;
+    // The second finds the change made, and yet nothing has proved that a standby has it.
+    for _ in 0..2 {
+        let revoking = tokio::spawn({
+            let store = store.clone();
+            async move { store.revoke_client(app.id, now(), &operator()).await }
+        });
+        until(&mut conn, WAITS_FOR_A_STANDBY).await;
+        sql(&mut conn, CANCEL_THE_WAIT).await.unwrap();
+        assert!(message(revoking.await.unwrap()).contains("may or may not"));
+    }
+    sql(&mut conn, "ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    sql(&mut conn, "SELECT pg_reload_conf()").await.unwrap();
+    until(&mut conn, "SELECT current_setting('synchronous_standby_names') = ''").await;
+    let _ = store.revoke_client(app.id, now(), &operator()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_no_standby_takes_is_given_up_in_time() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    // Less than a revocation needs is not enough, whoever has set it.
+    let set = format!("ALTER DATABASE {} SET synchronous_commit = local", url.rsplit('/').next().unwrap());
+    sql(&mut conn, &set).await.unwrap();
+    store.close().await;
+    let store = open(&url).await;
+    lack_a_standby(&url, &mut conn).await;
+    let text = message(store.revoke_client(app.id, now(), &operator()).await);
+    assert!(text.contains("may or may not"), "{text}");
+}
+
+#[tokio::test]
+async fn a_database_that_says_nothing_is_given_up_in_time() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    sql(&mut conn, "BEGIN; LOCK TABLE gateway.practices, gateway.clients").await.unwrap();
+    let asking = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let by = operator();
+            tokio::join!(store.practices(), store.revoke_client(app.id, now(), &by))
+        }
+    });
+    until(&mut conn, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").await;
+    // From here on no limit of the server's own is of use.
+    server.freeze();
+    let (read, changed) = asking.await.unwrap();
+    assert!(message(read).contains("did not answer"));
+    assert!(message(changed).contains("may or may not"));
+    server.thaw();
+    sql(&mut conn, "ROLLBACK").await.unwrap();
+    let _ = store.revoke_client(app.id, now(), &operator()).await.unwrap();
+    server.kill();
+    assert!(message(store.practices().await).contains("PostgreSQL at"));
+    server.resume();
+    assert!(store.client(app.id).await.unwrap().revoked_at.is_some());
+}
+
+#[tokio::test]
+async fn the_ledger_has_one_line_however_the_database_isolates() {
+    let server = Postgres::start(&["default_transaction_isolation = 'repeatable read'"]);
+    let (store, _) = world(&server.database()).await;
+    let mut writers = Vec::new();
+    for _ in 0..6 {
+        let store = store.clone();
+        writers.push(tokio::spawn(async move {
+            for _ in 0..5 {
+                let new = client(Some("u"));
+                let _ = store.create_client(&new, &operator()).await.unwrap();
+                let _ = store.revoke_client(new.client.id, now(), &operator()).await.unwrap();
+            }
+        }));
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let events = store.audit(None).await.unwrap();
+    assert_eq!((events.len(), audit::verify(&events)), (4 + 1 + 60, Ok(())));
+}
 
 #[tokio::test]
 async fn the_ledger_cannot_be_forked_or_led_astray_by_hand() {
