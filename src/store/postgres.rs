@@ -11,6 +11,7 @@ mod register;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod told;
 mod write;
 
 use std::sync::Arc;
