@@ -119,6 +119,8 @@ pub enum Changes {
     Batch {
         /// The newest change that is included.
         head: Revision,
+        /// How long before this was read the oldest of them was committed, by the database's clock.
+        age: Duration,
         /// The entities, each once.
         changes: Vec<Change>,
     },
@@ -289,6 +291,10 @@ pub struct Receipt {
     pub applied: u32,
     /// Nodes that had not, and can no longer answer.
     pub expired: u32,
+    /// How long the change may take at the worst: a node that can neither apply it nor be asked has stopped answering by
+    /// then, counted from the commit.
+    #[serde(rename = "bound_ms", serialize_with = "as_millis")]
+    pub bound: Duration,
     /// How long the call waited.
     #[serde(rename = "waited_ms", serialize_with = "as_millis")]
     pub waited: Duration,

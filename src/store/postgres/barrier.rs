@@ -26,14 +26,14 @@ impl PgStore {
             // A reading may hang; the clock goes on all the same.
             let left = last.map_or(own, |standing: Standing| standing.bound).saturating_sub(boot_time().since(committed.acknowledged_at()));
             match timeout(left.max(Duration::from_millis(1)), self.standing(committed)).await {
-                Ok(Ok(standing)) if standing.behind == 0 => return Ok(receipt(committed, standing.applied, 0)),
-                Ok(Ok(standing)) => last = Some(Standing { bound: standing.bound.max(own), ..standing }),
+                Ok(Ok(standing)) if standing.behind == 0 => return Ok(receipt(committed, standing, 0)),
+                Ok(Ok(standing)) => last = Some(standing),
                 Ok(Err(error)) => tracing::debug!(%error, "the register cannot be read; the clock decides"),
                 Err(_) => {}
             }
             let waited = boot_time().since(committed.acknowledged_at());
             match last {
-                Some(standing) if waited >= standing.bound => return Ok(receipt(committed, standing.applied, standing.behind)),
+                Some(standing) if waited >= standing.bound => return Ok(receipt(committed, standing, standing.behind)),
                 // Who is in the register could not be read even once, and some node may have a longer lease than this one.
                 None if waited >= own => {
                     return Err(crate::store::postgres::fault::unusable(format!(
@@ -58,10 +58,20 @@ impl PgStore {
         .fetch_one(&mut *self.conn().await?)
         .await?;
         let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-        Ok(Standing { applied: count(applied), behind: count(behind), bound: Duration::from_millis(u64::try_from(bound).unwrap_or(0)) })
+        Ok(Standing {
+            applied: count(applied),
+            behind: count(behind),
+            bound: Duration::from_millis(u64::try_from(bound).unwrap_or(0)).max(self.shared.timing.bound()),
+        })
     }
 }
 
-fn receipt(committed: &Committed, applied: u32, expired: u32) -> Receipt {
-    Receipt { revision: committed.revision(), applied, expired, waited: boot_time().since(committed.acknowledged_at()) }
+fn receipt(committed: &Committed, standing: Standing, expired: u32) -> Receipt {
+    Receipt {
+        revision: committed.revision(),
+        applied: standing.applied,
+        expired,
+        bound: standing.bound,
+        waited: boot_time().since(committed.acknowledged_at()),
+    }
 }

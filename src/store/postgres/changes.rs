@@ -1,5 +1,7 @@
 //! Reading the change log, and everything there is.
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -15,13 +17,17 @@ const BATCH: i64 = 20_000;
 
 /// What changed after a revision.
 pub(super) async fn after(conn: &mut PgConnection, node: &Node, after: Revision) -> Result<Changes, Error> {
-    let (head, floor, history, rows): (i64, i64, String, Option<String>) =
+    let (head, floor, history, age, rows): (i64, i64, String, f64, Option<String>) =
         sqlx::query_as(told::CHANGED).bind(i64::try_from(after.0).unwrap_or(i64::MAX)).bind(BATCH).fetch_one(conn).await?;
     let (head, floor) = (revision_of(head), revision_of(floor));
     same_history(node, &history)?;
     match rows {
         _ if head == after => Ok(Changes::Unchanged),
-        Some(rows) if floor <= after && after < head => Ok(Changes::Batch { head, changes: told::changes(&rows)? }),
+        Some(rows) if floor <= after && after < head => {
+            // A clock that was set back makes it negative.
+            let age = Duration::try_from_secs_f64(age).unwrap_or_default();
+            Ok(Changes::Batch { head, age, changes: told::changes(&rows)? })
+        }
         _ => Ok(Changes::Gap),
     }
 }

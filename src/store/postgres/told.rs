@@ -20,12 +20,13 @@ macro_rules! moment {
     };
 }
 
-/// The newest change, after which one the log begins, the history, and what changed after `$1`, each row once, as it is
+/// The newest change, after which one the log begins, the history, how old the oldest change is in seconds, and what changed after `$1`, each row once, as it is
 /// now; no rows if there are more than `$2`, or too many to name. All of it as of one moment.
 pub(super) const CHANGED: &str = concat!(
     "WITH log AS MATERIALIZED (
          SELECT DISTINCT kind, key FROM gateway.change_rows JOIN gateway.change_txns USING (xid) WHERE seq > $1 LIMIT $2 + 1)
      SELECT gateway.head(), (SELECT seq FROM gateway.change_floor), gateway.history(),
+         (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 FROM gateway.change_txns WHERE seq > $1),
          CASE WHEN (SELECT count(*) FROM log) <= $2 AND NOT EXISTS (SELECT FROM log WHERE key = '*') THEN (
              SELECT coalesce(json_agg(json_build_object('kind', kind, 'key', key, 'row', CASE kind
                  WHEN 'practice' THEN (
