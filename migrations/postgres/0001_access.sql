@@ -63,10 +63,15 @@ CREATE TABLE gateway.audit_events (
     hash        bytea NOT NULL CHECK (length(hash) = 32)
 );
 CREATE INDEX audit_events_of_practice ON gateway.audit_events (practice_id, id);
+-- Each event has at most one that follows it, whatever the transactions that write them see of each other.
+CREATE UNIQUE INDEX audit_events_line ON gateway.audit_events (coalesce(practice_id, ''), prev_hash);
 
 -- What is final.
+--
+-- Every function names its path in full, `pg_temp` last: left out it would come first, and a temporary type of the
+-- caller's would be taken for a built-in one, with its checks run under the rights of the function.
 
-CREATE FUNCTION gateway.keep_practice() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.keep_practice() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NEW.practice_id IS DISTINCT FROM OLD.practice_id THEN
         RAISE EXCEPTION 'a practice keeps its id' USING ERRCODE = 'integrity_constraint_violation';
@@ -75,19 +80,33 @@ BEGIN
 END $$;
 CREATE TRIGGER keep_practice BEFORE UPDATE ON gateway.practices FOR EACH ROW EXECUTE FUNCTION gateway.keep_practice();
 
-CREATE FUNCTION gateway.keep_user() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+-- The foreign key says the same, but is silent where replication writes.
+CREATE FUNCTION gateway.keep_user() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF EXISTS (SELECT FROM gateway.clients WHERE owner = NEW.user_id AND practice_id <> NEW.practice_id) THEN
+            RAISE EXCEPTION 'a user keeps their id and practice' USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        RETURN NEW;
+    END IF;
     IF NEW.user_id IS DISTINCT FROM OLD.user_id OR NEW.practice_id IS DISTINCT FROM OLD.practice_id THEN
         RAISE EXCEPTION 'a user keeps their id and practice' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER keep_user BEFORE UPDATE ON gateway.users FOR EACH ROW EXECUTE FUNCTION gateway.keep_user();
+CREATE TRIGGER keep_user BEFORE INSERT OR UPDATE ON gateway.users FOR EACH ROW EXECUTE FUNCTION gateway.keep_user();
 
-CREATE FUNCTION gateway.keep_client() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.keep_client() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'a client cannot be deleted: set revoked_at instead' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.owner IS NOT NULL
+            AND NOT EXISTS (SELECT FROM gateway.users WHERE user_id = NEW.owner AND practice_id = NEW.practice_id) THEN
+            RAISE EXCEPTION 'the owner of a personal client must be a user of its practice' USING ERRCODE = 'integrity_constraint_violation';
+        END IF;
+        RETURN NEW;
     END IF;
     IF OLD.revoked_at IS NOT NULL THEN
         RAISE EXCEPTION 'a revoked client stays as it is: revocation is final' USING ERRCODE = 'integrity_constraint_violation';
@@ -97,9 +116,9 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER keep_client BEFORE UPDATE OR DELETE ON gateway.clients FOR EACH ROW EXECUTE FUNCTION gateway.keep_client();
+CREATE TRIGGER keep_client BEFORE INSERT OR UPDATE OR DELETE ON gateway.clients FOR EACH ROW EXECUTE FUNCTION gateway.keep_client();
 
-CREATE FUNCTION gateway.keep_secret() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.keep_secret() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
         RAISE EXCEPTION 'a secret cannot be deleted: set expires_at instead' USING ERRCODE = 'integrity_constraint_violation';
@@ -122,22 +141,27 @@ END $$;
 CREATE TRIGGER keep_secret BEFORE INSERT OR UPDATE OR DELETE ON gateway.client_secrets
     FOR EACH ROW EXECUTE FUNCTION gateway.keep_secret();
 
-CREATE FUNCTION gateway.keep_audit() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.keep_audit() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    last gateway.audit_events;
 BEGIN
     IF TG_OP <> 'INSERT' THEN
         RAISE EXCEPTION 'an audit event cannot be altered or deleted' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
-    IF NEW.prev_hash IS DISTINCT FROM coalesce(
-        (SELECT hash FROM gateway.audit_events WHERE practice_id IS NOT DISTINCT FROM NEW.practice_id ORDER BY id DESC LIMIT 1),
-        decode(repeat('00', 32), 'hex')) THEN
+    SELECT * INTO last FROM gateway.audit_events WHERE practice_id IS NOT DISTINCT FROM NEW.practice_id ORDER BY id DESC LIMIT 1;
+    IF NEW.prev_hash IS DISTINCT FROM coalesce(last.hash, decode(repeat('00', 32), 'hex')) OR NEW.id <= last.id THEN
         RAISE EXCEPTION 'an audit event must follow the last one of its practice' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    -- A number from far ahead would leave none for the events to come.
+    IF NEW.id <> currval('gateway.audit_event_id') THEN
+        RAISE EXCEPTION 'an audit event takes the next number of gateway.audit_event_id' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
 END $$;
 CREATE TRIGGER keep_audit BEFORE INSERT OR UPDATE OR DELETE ON gateway.audit_events
     FOR EACH ROW EXECUTE FUNCTION gateway.keep_audit();
 
-CREATE FUNCTION gateway.keep_rows() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.keep_rows() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'the table gateway.% is not truncated: that would leave no trace of what was taken away', TG_TABLE_NAME
         USING ERRCODE = 'integrity_constraint_violation';

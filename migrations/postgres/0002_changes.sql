@@ -44,17 +44,17 @@ CREATE TABLE gateway.nodes (
 ) WITH (fillfactor = 40);
 
 -- The newest change that this snapshot shows.
-CREATE FUNCTION gateway.head() RETURNS bigint LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.head() RETURNS bigint LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT greatest((SELECT seq FROM gateway.change_floor), (SELECT max(seq) FROM gateway.change_txns))
 $$;
 
 -- Which history of which database this is: it changes with a failover and with a restored backup, and a number of one
 -- history means nothing in another. An error on a standby, which can prove nothing.
-CREATE FUNCTION gateway.history() RETURNS text LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.history() RETURNS text LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '-' || system_identifier FROM pg_control_system()
 $$;
 
-CREATE FUNCTION gateway.note(of_kind text, keys text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.note(of_kind text, keys text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(cardinality(keys), 0) = 0 THEN
         RETURN;
@@ -67,18 +67,18 @@ BEGIN
         ON CONFLICT DO NOTHING;
 END $$;
 
-CREATE FUNCTION gateway.log_practices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.log_practices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM gateway.note('practice', (SELECT array_agg(practice_id) FROM touched));
     RETURN NULL;
 END $$;
-CREATE FUNCTION gateway.log_users() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.log_users() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM gateway.note('user', (SELECT array_agg(user_id) FROM touched));
     RETURN NULL;
 END $$;
 -- A change of a secret is a change of its client.
-CREATE FUNCTION gateway.log_clients() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.log_clients() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM gateway.note('client', (SELECT array_agg(DISTINCT client_id) FROM touched));
     RETURN NULL;
@@ -97,7 +97,7 @@ CREATE TRIGGER log_insert AFTER INSERT ON gateway.client_secrets REFERENCING NEW
 CREATE TRIGGER log_update AFTER UPDATE ON gateway.client_secrets REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION gateway.log_clients();
 
 -- Deferred to the COMMIT: a transaction that has changed something and then sits open keeps nobody else waiting.
-CREATE FUNCTION gateway.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(1936549748);
     UPDATE gateway.change_txns SET seq = nextval('gateway.change_seq'), at = clock_timestamp() WHERE xid = NEW.xid;
@@ -118,7 +118,7 @@ ALTER TABLE gateway.change_txns ENABLE ALWAYS TRIGGER stamp;
 --     SELECT gateway.await();
 -- Returns the number waited for. A gateway that has died is waited for until the others take it out of the register.
 CREATE FUNCTION gateway.await(revision bigint DEFAULT NULL, patience interval DEFAULT '1 minute') RETURNS bigint
-    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog AS $$
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wanted bigint;
     behind bigint;
@@ -144,7 +144,7 @@ BEGIN
 END $$;
 
 -- Forgets the oldest changes: those over an hour old, but the newest 100000 are kept in any case.
-CREATE FUNCTION gateway.prune() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.prune() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     floor bigint;
 BEGIN
@@ -156,7 +156,7 @@ BEGIN
 END $$;
 
 -- What the triggers and functions are, in short: it is compared with what it was right after the migration.
-CREATE FUNCTION gateway.fingerprint() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION gateway.fingerprint() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT md5(string_agg(line, E'\n' ORDER BY line COLLATE "C")) FROM (
         SELECT c.relname || ' ' || t.tgenabled::text || ' ' || pg_get_triggerdef(t.oid) AS line
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid

@@ -1,5 +1,6 @@
 //! The suite of every store on a PostgreSQL of the test's own, and what only a fleet has.
 
+mod faults;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
 

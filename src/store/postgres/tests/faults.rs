@@ -1,0 +1,88 @@
+//! What must not be believed: a ledger with two lines, an owner from elsewhere, a role that reaches too far.
+
+use super::*;
+use crate::store::suite::user_id;
+
+#[tokio::test]
+async fn the_ledger_cannot_be_forked_or_led_astray_by_hand() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, _) = world(&url).await;
+    let (mut one, mut two) = (by_hand(&url).await, by_hand(&url).await);
+    let last = "(SELECT hash FROM gateway.audit_events WHERE practice_id = 'p' ORDER BY id DESC LIMIT 1)";
+    let event = |id: &str| {
+        format!(
+            "INSERT INTO gateway.audit_events VALUES ({id}, now(), 'p', 'a', 'o', 'x', 't', 'null', 'null', {last}, decode(repeat('01', 32), 'hex'))"
+        )
+    };
+    // A number from far ahead would come after every later event.
+    for id in ["1000000", "9223372036854775807", "lastval()"] {
+        assert!(sql(&mut one, &event(id)).await.is_err(), "{id}");
+    }
+    // Two that have both read the same last event, in the view that each has kept.
+    let next = event("nextval('gateway.audit_event_id')");
+    sql(&mut one, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM gateway.audit_events").await.unwrap();
+    sql(&mut two, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM gateway.audit_events").await.unwrap();
+    sql(&mut one, &next).await.unwrap();
+    sql(&mut one, "COMMIT").await.unwrap();
+    assert!(sql(&mut two, &next).await.is_err());
+    sql(&mut two, "ROLLBACK").await.unwrap();
+    let before = store.audit(Some(&practice_id("p"))).await.unwrap().len();
+    let _ = store.put_practice(&practice_id("p"), "goes on", &operator()).await.unwrap();
+    assert_eq!(store.audit(Some(&practice_id("p"))).await.unwrap().len(), before + 1);
+}
+
+#[tokio::test]
+async fn an_owner_is_of_the_practice_also_where_replication_writes() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, _) = world(&url).await;
+    let _ = store.put_practice(&practice_id("q"), "Other", &operator()).await.unwrap();
+    let _ = store.create_client(&client(Some("u")), &operator()).await.unwrap();
+    let mut conn = by_hand(&url).await;
+    // Which switches foreign keys off.
+    sql(&mut conn, "SET session_replication_role = replica").await.unwrap();
+    for (statement, part) in [
+        (
+            "INSERT INTO gateway.clients (client_id, practice_id, owner, name, scopes) VALUES ('smd_00000000000000000000', 'q', 'u', 'n', '{all}')",
+            "must be a user of its practice",
+        ),
+        (
+            "DELETE FROM gateway.users; INSERT INTO gateway.users (user_id, practice_id, role) VALUES ('u', 'q', 'admin')",
+            "keeps their id and practice",
+        ),
+    ] {
+        let error = sql(&mut conn, statement).await.unwrap_err();
+        assert!(error.contains(part), "{statement}: {error}");
+    }
+    assert_eq!(store.user(&user_id("u")).await.unwrap().practice_id, practice_id("p"));
+}
+
+#[tokio::test]
+async fn no_role_borrows_the_owners_rights_through_a_type_of_its_own() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let _store = open(&url).await;
+    let mut owner = by_hand(&url).await;
+    sql(&mut owner, "CREATE ROLE manages LOGIN IN ROLE gateway_management").await.unwrap();
+    let mut conn = by_hand(&url.replace("postgres@", "manages@")).await;
+    // A temporary type is found before a built-in one of the same name, unless the path of the function says otherwise.
+    for name in ["timestamptz", "text", "xid8", "regclass", "trigger"] {
+        let attempt = format!(
+            "CREATE TABLE pg_temp.seen_{name} (who text);
+             GRANT ALL ON pg_temp.seen_{name} TO PUBLIC;
+             CREATE FUNCTION pg_temp.spy_{name}() RETURNS boolean LANGUAGE plpgsql AS $$
+                 BEGIN INSERT INTO pg_temp.seen_{name} VALUES (current_user); RETURN true; END $$;
+             CREATE DOMAIN pg_temp.{name} AS pg_catalog.timestamptz CHECK (pg_temp.spy_{name}())"
+        );
+        sql(&mut conn, &attempt).await.unwrap();
+    }
+    let _ = sql(&mut conn, "SELECT gateway.await()").await;
+    let _ = sql(&mut conn, "INSERT INTO gateway.practices VALUES ('p', 'n', 'none')").await;
+    let _ = sql(&mut conn, "UPDATE gateway.practices SET name = 'm'").await;
+    for name in ["timestamptz", "text", "xid8", "regclass", "trigger"] {
+        let question = format!("SELECT array_agg(DISTINCT who::pg_catalog.text) FROM pg_temp.seen_{name}");
+        let ran: Option<Vec<String>> = sqlx::query_scalar(AssertSqlSafe(question)).fetch_one(&mut conn).await.unwrap();
+        assert_eq!(ran, None, "{name}");
+    }
+}
