@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::PgStore;
+use super::fault::unusable;
 use crate::clock::boot_time;
 use crate::store::{Committed, Error, Receipt};
 
@@ -36,7 +37,7 @@ impl PgStore {
                 Some(standing) if waited >= standing.bound => return Ok(receipt(committed, standing, standing.behind)),
                 // Who is in the register could not be read even once, and some node may have a longer lease than this one.
                 None if waited >= own => {
-                    return Err(crate::store::postgres::fault::unusable(format!(
+                    return Err(unusable(format!(
                         "the change stands, but the register of nodes cannot be read: do it again for a receipt; nodes with a lease like this one's are out of it ({} ms)",
                         own.as_millis()
                     )));
@@ -50,13 +51,17 @@ impl PgStore {
 
     async fn standing(&self, committed: &Committed) -> Result<Standing, Error> {
         // What was acknowledged in another history says nothing about this one.
-        let (applied, behind, bound): (i64, i64, i64) = sqlx::query_as(
-            "SELECT count(*) FILTER (WHERE current), count(*) FILTER (WHERE NOT current), coalesce(max(bound_ms), 0)::bigint
+        let (history, applied, behind, bound): (String, i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT gateway.history()), count(*) FILTER (WHERE current), count(*) FILTER (WHERE NOT current), coalesce(max(bound_ms), 0)::bigint
              FROM (SELECT applied >= $1 AND history = (SELECT gateway.history()) AS current, bound_ms FROM gateway.nodes) AS nodes",
         )
         .bind(i64::try_from(committed.revision().0).unwrap_or(i64::MAX))
         .fetch_one(&mut *self.conn().await?)
         .await?;
+        if committed.history().is_some_and(|own| own != history) {
+            // The register of a server that was left behind may be empty, and that of its successor may be new.
+            return Err(unusable(format!("the register is that of another history (`{history}`) than the commit")));
+        }
         let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(Standing {
             applied: count(applied),

@@ -8,7 +8,7 @@ use sqlx::{Postgres, Transaction};
 
 use super::read::{self, For};
 use super::{PgStore, fault};
-use crate::clock::{Timestamp, boot_time};
+use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, StoredSecret, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
@@ -212,13 +212,18 @@ impl Write for PgWrite {
         // The number is drawn now, directly before the commit, rather than by it, so that it is known whatever happens
         // to the connection afterwards. The lock on the order of the changes is held from here until the commit.
         sqlx::raw_sql("SET CONSTRAINTS gateway.stamp IMMEDIATE").execute(&mut *self.transaction).await?;
-        let revision: i64 = sqlx::query_scalar(
-            "SELECT coalesce((SELECT seq FROM gateway.change_txns WHERE xid = pg_current_xact_id_if_assigned()), gateway.head())",
+        let (own, head, history): (Option<i64>, i64, String) = sqlx::query_as(
+            "SELECT (SELECT seq FROM gateway.change_txns WHERE xid = pg_current_xact_id_if_assigned()), gateway.head(), gateway.history()",
         )
         .fetch_one(&mut *self.transaction)
         .await?;
+        if own.is_none() {
+            // What is found done already may have been done by a server that was left behind, and would acknowledge a
+            // transaction that writes nothing: only a write that it can commit proves that the change stands.
+            sqlx::query("SELECT gateway.confirm()").execute(&mut *self.transaction).await?;
+        }
         self.transaction.commit().await.map_err(fault::of_commit)?;
-        Ok(Committed::at(revision_of(revision), boot_time()))
+        Ok(Committed::now_in(history, revision_of(own.unwrap_or(head))))
     }
 }
 
