@@ -9,20 +9,36 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::cache::{Entries, Replica};
-use crate::clock;
+use crate::clock::{self, BootTime};
 use crate::id::Revision;
 use crate::store::{self, Changes, Feed, Quick, Store};
 
 /// How long to wait before the store is tried again, and the most that grows to.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// How long it took until changes were in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    /// Since the store was asked.
+    pub asked: Duration,
+    /// Since the oldest of them was committed; `None` after a snapshot, which does not tell.
+    pub committed: Option<Duration>,
+}
+
+impl Took {
+    fn now(asked: BootTime, age: Option<Duration>) -> Self {
+        let asked = clock::boot_time().since(asked);
+        Self { asked, committed: age.map(|age| age + asked) }
+    }
+}
+
 /// What the feed tells of itself. Called by the feed alone, in order.
 pub trait Observer: Send + Sync {
     /// The store was asked, and the replica is as new as its answer. If something changed: how long that took, and how
     /// much the replica holds now.
-    fn live(&self, revision: Revision, took: Option<Duration>, entries: Option<Entries>);
+    fn live(&self, revision: Revision, took: Option<Took>, entries: Option<Entries>);
     /// Changes came by the second line, which vouches for nothing.
-    fn hurried(&self, revision: Revision, took: Duration, entries: Entries);
+    fn hurried(&self, revision: Revision, took: Took, entries: Entries);
     /// The store could not be asked. The lease goes on until it runs out.
     fn failed(&self, error: &store::Error);
     /// The lease has run out: nobody is admitted.
@@ -124,11 +140,11 @@ impl Follower<'_> {
         loop {
             let asked = clock::boot_time();
             match self.step(feed, &mut line).await {
-                Ok(entries) => {
+                Ok(changed) => {
                     // Counted from before the question: what was committed until then is in the answer.
                     self.replica.extend_lease(asked.after(self.lease));
-                    let took = entries.is_some().then(|| clock::boot_time().since(asked));
-                    let entries = entries.or_else(|| first.then(|| self.replica.entries()));
+                    let took = changed.map(|age| Took::now(asked, age));
+                    let entries = (first || changed.is_some()).then(|| self.replica.entries());
                     self.observer.live(self.replica.applied(), took, entries);
                     (first, *pause) = (false, RETRY.0);
                 }
@@ -147,14 +163,14 @@ impl Follower<'_> {
         }
     }
 
-    /// Asks once and applies what comes.
-    async fn step(&self, feed: &mut dyn Feed, line: &mut Line) -> Result<Option<Entries>, store::Error> {
+    /// Asks once and applies what comes; gives the age of the oldest change, if there was any and it is known.
+    async fn step(&self, feed: &mut dyn Feed, line: &mut Line) -> Result<Option<Option<Duration>>, store::Error> {
         let after = self.replica.applied();
         let changed = match within(feed.patience(), feed.poll(after)).await? {
             Changes::Unchanged => None,
-            Changes::Batch { head, changes } => {
+            Changes::Batch { head, age, changes } => {
                 self.replica.apply(after, head, &changes);
-                Some(self.replica.entries())
+                Some(Some(age))
             }
             Changes::Gap => {
                 tracing::warn!("the change log has a gap: everything is read anew");
@@ -162,7 +178,7 @@ impl Follower<'_> {
                 self.snapshot(feed).await?;
                 // It is as good an answer to the question, for it was read later.
                 *line = Line::default();
-                Some(self.replica.entries())
+                Some(None)
             }
         };
         let applied = self.replica.applied();
@@ -195,9 +211,9 @@ impl Follower<'_> {
         let (asked, after) = (clock::boot_time(), self.replica.applied());
         match quick.read(after).await? {
             Changes::Unchanged => {}
-            Changes::Batch { head, changes } => {
+            Changes::Batch { head, age, changes } => {
                 self.replica.apply(after, head, &changes);
-                self.observer.hurried(self.replica.applied(), clock::boot_time().since(asked), self.replica.entries());
+                self.observer.hurried(self.replica.applied(), Took::now(asked, Some(age)), self.replica.entries());
             }
             // The other line will find the same, and knows what to do.
             Changes::Gap => self.gap.notify_one(),

@@ -36,6 +36,7 @@ pub struct Metrics {
     feed_revision: IntGauge,
     polls: [IntCounter; 2],
     apply: Histogram,
+    propagation: Histogram,
     lease: Gauge,
     lease_source: Mutex<Option<Source<f64>>>,
     active_source: Mutex<Option<Source<(usize, usize)>>>,
@@ -66,6 +67,11 @@ impl Metrics {
             "From asking the store to having its answer in force, for answers with changes.",
         )
         .buckets(LATENCY_SECONDS.to_vec());
+        let propagation = HistogramOpts::new(
+            "sigmagate_revocation_propagation_seconds",
+            "From the commit of a change, by the database's clock, to its being in force on this node.",
+        )
+        .buckets(LATENCY_SECONDS.to_vec());
         let entries = add(&registry, IntGaugeVec::new(Opts::new("sigmagate_cache_entries", "Entities in the replica."), &["kind"]));
         let polls = counters("sigmagate_feed_polls_total", "Questions to the store.", &["result"]);
         let reloads = counters("sigmagate_config_reloads_total", "Route maps taken up or refused.", &["result"]);
@@ -86,6 +92,7 @@ impl Metrics {
             feed_revision: gauge("sigmagate_feed_revision", "The newest change in force."),
             polls: ["ok", "failed"].map(|result| polls.with_label_values(&[result])),
             apply: add(&registry, Histogram::with_opts(apply)),
+            propagation: add(&registry, Histogram::with_opts(propagation)),
             lease: add(
                 &registry,
                 Gauge::new(
@@ -115,23 +122,27 @@ impl Metrics {
     }
 
     /// The store has answered.
-    pub fn feed_live(&self, revision: Revision, took: Option<Duration>, entries: Option<Entries>) {
+    pub fn feed_live(&self, revision: Revision, entries: Option<Entries>) {
         self.polls[0].inc();
         self.feed_state.set(1);
         self.feed_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
-        if let Some(took) = took {
-            self.apply.observe(took.as_secs_f64());
-        }
         if let Some(entries) = entries {
             self.hold(entries);
         }
     }
 
     /// Changes are in force, by the line that does not vouch.
-    pub fn feed_applied(&self, revision: Revision, took: Duration, entries: Entries) {
+    pub fn feed_applied(&self, revision: Revision, entries: Entries) {
         self.feed_revision.set(i64::try_from(revision.0).unwrap_or(i64::MAX));
-        self.apply.observe(took.as_secs_f64());
         self.hold(entries);
+    }
+
+    /// Changes are in force, so long after they were asked for, and after the oldest of them was committed.
+    pub fn feed_took(&self, asked: Duration, committed: Option<Duration>) {
+        self.apply.observe(asked.as_secs_f64());
+        if let Some(committed) = committed {
+            self.propagation.observe(committed.as_secs_f64());
+        }
     }
 
     fn hold(&self, entries: Entries) {

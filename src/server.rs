@@ -61,8 +61,11 @@ struct FeedObserver {
 }
 
 impl feed::Observer for FeedObserver {
-    fn live(&self, revision: Revision, took: Option<Duration>, entries: Option<Entries>) {
-        self.metrics.feed_live(revision, took, entries);
+    fn live(&self, revision: Revision, took: Option<feed::Took>, entries: Option<Entries>) {
+        self.metrics.feed_live(revision, entries);
+        if let Some(took) = took {
+            self.metrics.feed_took(took.asked, took.committed);
+        }
         self.status.send_if_modified(|status| match status {
             Status::Live(known) if *known == revision => false,
             status => {
@@ -72,8 +75,9 @@ impl feed::Observer for FeedObserver {
         });
     }
 
-    fn hurried(&self, revision: Revision, took: Duration, entries: Entries) {
-        self.metrics.feed_applied(revision, took, entries);
+    fn hurried(&self, revision: Revision, took: feed::Took, entries: Entries) {
+        self.metrics.feed_applied(revision, entries);
+        self.metrics.feed_took(took.asked, took.committed);
         self.status.send_if_modified(|status| match status {
             Status::Live(known) if *known < revision => {
                 *known = revision;

@@ -119,6 +119,8 @@ pub enum Changes {
     Batch {
         /// The newest change that is included.
         head: Revision,
+        /// How long before this was read the oldest of them was committed, by the database's clock.
+        age: Duration,
         /// The entities, each once.
         changes: Vec<Change>,
     },
@@ -172,18 +174,25 @@ pub trait Quick: Send {
 pub struct Committed {
     revision: Revision,
     at: BootTime,
+    history: Option<String>,
 }
 
 impl Committed {
     /// A change whose commit has just been acknowledged. Waiting counts from now: from any earlier moment it would be
     /// too short for a node that proved itself current just before the commit.
     pub(crate) fn now(revision: Revision) -> Self {
-        Self::at(revision, boot_time())
+        Self { revision, at: boot_time(), history: None }
     }
 
-    /// A change whose commit was acknowledged no later than at `at`.
-    pub(crate) fn at(revision: Revision, at: BootTime) -> Self {
-        Self { revision, at }
+    /// A change whose commit has just been acknowledged, in this history of the database: no other one's register tells
+    /// who has applied it.
+    pub(crate) fn now_in(history: String, revision: Revision) -> Self {
+        Self { history: Some(history), ..Self::now(revision) }
+    }
+
+    /// The history in which it was committed, where a database can have more than one.
+    pub(crate) fn history(&self) -> Option<&str> {
+        self.history.as_deref()
     }
 
     /// The change.
@@ -289,6 +298,10 @@ pub struct Receipt {
     pub applied: u32,
     /// Nodes that had not, and can no longer answer.
     pub expired: u32,
+    /// How long the change may take at the worst: a node that can neither apply it nor be asked has stopped answering by
+    /// then, counted from the commit.
+    #[serde(rename = "bound_ms", serialize_with = "as_millis")]
+    pub bound: Duration,
     /// How long the call waited.
     #[serde(rename = "waited_ms", serialize_with = "as_millis")]
     pub waited: Duration,

@@ -155,6 +155,11 @@ BEGIN
     END IF;
 END $$;
 
+-- A write that changes nothing: its COMMIT is acknowledged only by a server that can still commit.
+CREATE FUNCTION gateway.confirm() RETURNS void LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE gateway.change_floor SET seq = seq
+$$;
+
 -- What the triggers and functions are, in short: it is compared with what it was right after the migration.
 CREATE FUNCTION gateway.fingerprint() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT md5(string_agg(line, E'\n' ORDER BY line COLLATE "C")) FROM (
@@ -193,7 +198,7 @@ GRANT SELECT ON gateway.practices, gateway.users, gateway.clients, gateway.clien
     gateway.change_floor, gateway.schema_version TO gateway_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON gateway.nodes TO gateway_node;
 GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.prune() TO gateway_node;
-GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.await(bigint, interval) TO gateway_management;
+GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.confirm(), gateway.await(bigint, interval) TO gateway_management;
 GRANT INSERT, UPDATE ON gateway.practices, gateway.users, gateway.clients, gateway.client_secrets TO gateway_management;
 GRANT INSERT ON gateway.audit_events TO gateway_management;
 GRANT USAGE ON SEQUENCE gateway.audit_event_id TO gateway_management;

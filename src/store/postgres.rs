@@ -13,6 +13,7 @@ mod register;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod told;
 mod write;
 
 use std::sync::Arc;

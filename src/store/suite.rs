@@ -226,7 +226,7 @@ async fn every_change_reaches_the_feed_once(store: &dyn Store) {
         }
         .unwrap();
         assert!(committed.revision() > head, "step {step}");
-        let Changes::Batch { head: new_head, changes } = feed.poll(head).await.unwrap() else { panic!("step {step} was not seen") };
+        let Changes::Batch { head: new_head, changes, .. } = feed.poll(head).await.unwrap() else { panic!("step {step} was not seen") };
         assert_eq!((new_head, changes.len()), (committed.revision(), 1), "step {step}");
         match &changes[0] {
             Change::Practice(_, practice) => assert_eq!(practice.as_ref(), Some(&store.practice(&p).await.unwrap())),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::PgStore;
+use super::fault::unusable;
 use crate::clock::boot_time;
 use crate::store::{Committed, Error, Receipt};
 
@@ -26,17 +27,17 @@ impl PgStore {
             // A reading may hang; the clock goes on all the same.
             let left = last.map_or(own, |standing: Standing| standing.bound).saturating_sub(boot_time().since(committed.acknowledged_at()));
             match timeout(left.max(Duration::from_millis(1)), self.standing(committed)).await {
-                Ok(Ok(standing)) if standing.behind == 0 => return Ok(receipt(committed, standing.applied, 0)),
-                Ok(Ok(standing)) => last = Some(Standing { bound: standing.bound.max(own), ..standing }),
+                Ok(Ok(standing)) if standing.behind == 0 => return Ok(receipt(committed, standing, 0)),
+                Ok(Ok(standing)) => last = Some(standing),
                 Ok(Err(error)) => tracing::debug!(%error, "the register cannot be read; the clock decides"),
                 Err(_) => {}
             }
             let waited = boot_time().since(committed.acknowledged_at());
             match last {
-                Some(standing) if waited >= standing.bound => return Ok(receipt(committed, standing.applied, standing.behind)),
+                Some(standing) if waited >= standing.bound => return Ok(receipt(committed, standing, standing.behind)),
                 // Who is in the register could not be read even once, and some node may have a longer lease than this one.
                 None if waited >= own => {
-                    return Err(crate::store::postgres::fault::unusable(format!(
+                    return Err(unusable(format!(
                         "the change stands, but the register of nodes cannot be read: do it again for a receipt; nodes with a lease like this one's are out of it ({} ms)",
                         own.as_millis()
                     )));
@@ -50,18 +51,32 @@ impl PgStore {
 
     async fn standing(&self, committed: &Committed) -> Result<Standing, Error> {
         // What was acknowledged in another history says nothing about this one.
-        let (applied, behind, bound): (i64, i64, i64) = sqlx::query_as(
-            "SELECT count(*) FILTER (WHERE current), count(*) FILTER (WHERE NOT current), coalesce(max(bound_ms), 0)::bigint
+        let (history, applied, behind, bound): (String, i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT gateway.history()), count(*) FILTER (WHERE current), count(*) FILTER (WHERE NOT current), coalesce(max(bound_ms), 0)::bigint
              FROM (SELECT applied >= $1 AND history = (SELECT gateway.history()) AS current, bound_ms FROM gateway.nodes) AS nodes",
         )
         .bind(i64::try_from(committed.revision().0).unwrap_or(i64::MAX))
         .fetch_one(&mut *self.conn().await?)
         .await?;
+        if committed.history().is_some_and(|own| own != history) {
+            // The register of a server that was left behind may be empty, and that of its successor may be new.
+            return Err(unusable(format!("the register is that of another history (`{history}`) than the commit")));
+        }
         let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-        Ok(Standing { applied: count(applied), behind: count(behind), bound: Duration::from_millis(u64::try_from(bound).unwrap_or(0)) })
+        Ok(Standing {
+            applied: count(applied),
+            behind: count(behind),
+            bound: Duration::from_millis(u64::try_from(bound).unwrap_or(0)).max(self.shared.timing.bound()),
+        })
     }
 }
 
-fn receipt(committed: &Committed, applied: u32, expired: u32) -> Receipt {
-    Receipt { revision: committed.revision(), applied, expired, waited: boot_time().since(committed.acknowledged_at()) }
+fn receipt(committed: &Committed, standing: Standing, expired: u32) -> Receipt {
+    Receipt {
+        revision: committed.revision(),
+        applied: standing.applied,
+        expired,
+        bound: standing.bound,
+        waited: boot_time().since(committed.acknowledged_at()),
+    }
 }

@@ -58,7 +58,7 @@ impl PgStore {
 
     pub(super) async fn list_clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error> {
         let filter = "($1::text IS NULL OR practice_id = $1) AND ($2::text IS NULL OR owner = $2)";
-        let of_clients = format!("{} WHERE {filter} ORDER BY gateway.clients.created_at DESC, client_id COLLATE \"C\"", rows::CLIENT);
+        let of_clients = format!("{} WHERE {filter} ORDER BY created_at DESC, client_id COLLATE \"C\"", rows::CLIENT);
         let of_secrets =
             format!("{} WHERE client_id IN (SELECT client_id FROM gateway.clients WHERE {filter}) ORDER BY generation DESC", rows::SECRET);
         let mut conn = self.conn().await?;

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use time::OffsetDateTime;
 
 use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
@@ -15,18 +15,14 @@ use crate::scope::ScopeToken;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
 
-// Moments leave the database as whole milliseconds, rounded down: an end is never later than it says.
+// As the tables have it: whatever the database had to work out for each of a million rows would be waited for.
 pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM gateway.practices";
-pub(super) const USER: &str =
-    "SELECT user_id, practice_id, role, api_access, floor(extract(epoch FROM left_at) * 1000)::bigint AS left_at FROM gateway.users";
-pub(super) const CLIENT: &str = "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses::text[] AS allowed_addresses, tier,
-    floor(extract(epoch FROM created_at) * 1000)::bigint AS created_at, floor(extract(epoch FROM expires_at) * 1000)::bigint AS expires_at,
-    floor(extract(epoch FROM revoked_at) * 1000)::bigint AS revoked_at FROM gateway.clients";
-pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest,
-    floor(extract(epoch FROM created_at) * 1000)::bigint AS created_at, floor(extract(epoch FROM expires_at) * 1000)::bigint AS expires_at
-    FROM gateway.client_secrets";
-pub(super) const EVENT: &str = "SELECT id, floor(extract(epoch FROM at) * 1000)::bigint AS at, practice_id, actor, origin, action, target,
-    before, after, prev_hash, hash FROM gateway.audit_events";
+pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM gateway.users";
+pub(super) const CLIENT: &str =
+    "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at FROM gateway.clients";
+pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at FROM gateway.client_secrets";
+pub(super) const EVENT: &str =
+    "SELECT id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash FROM gateway.audit_events";
 
 /// One row of a table, with what an error about it has to name.
 struct Reading<'r> {
@@ -54,15 +50,13 @@ impl<'r> Reading<'r> {
     }
 
     fn moment(&self, column: &'static str) -> Result<Timestamp, Error> {
-        self.get(column).map(Timestamp)
+        self.get(column).map(timestamp)
     }
 
     fn moment_if_any(&self, column: &'static str) -> Result<Option<Timestamp>, Error> {
-        Ok(self.get::<Option<i64>>(column)?.map(Timestamp))
+        Ok(self.get::<Option<OffsetDateTime>>(column)?.map(timestamp))
     }
 
-    /// What is not understood is an error: a list of addresses that was merely skipped over would be empty, which means
-    /// any address.
     fn list<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Vec<T>, Error> {
         let words: Vec<String> = self.get(column)?;
         words.iter().map(|word| word.parse()).collect::<Result<_, _>>().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
@@ -104,7 +98,7 @@ pub(super) fn client(row: &PgRow) -> Result<Client, Error> {
         owner: row.parse_some("owner")?,
         name: row.get::<&str>("name")?.into(),
         scopes,
-        allowed_addresses: row.list::<IpNet>("allowed_addresses")?,
+        allowed_addresses: row.get("allowed_addresses")?,
         tier: row.get::<Option<&str>>("tier")?.map(Arc::from),
         created_at: row.moment("created_at")?,
         expires_at: row.moment_if_any("expires_at")?,
@@ -143,4 +137,9 @@ pub(super) fn event(row: &PgRow) -> Result<Event, Error> {
         prev_hash: Hash(row.bytes("prev_hash")?),
         hash: Hash(row.bytes("hash")?),
     })
+}
+
+/// In whole milliseconds, rounded down: an end is never later than it says.
+fn timestamp(at: OffsetDateTime) -> Timestamp {
+    Timestamp(i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
 }

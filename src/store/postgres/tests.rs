@@ -16,7 +16,7 @@ use super::{Fleet, PgStore, Timing};
 use crate::cache::{Entries, Replica};
 use crate::clock::now;
 use crate::entity::Client;
-use crate::feed;
+use crate::feed::{self, Took};
 use crate::id::Revision;
 use crate::limit::TierNames;
 use crate::scope::ScopeRegistry;
@@ -51,7 +51,7 @@ fn message<T>(result: Result<T, Error>) -> String {
 
 async fn batch(feed: &mut dyn Feed, after: Revision) -> (Revision, usize) {
     match feed.poll(after).await.unwrap() {
-        Changes::Batch { head, changes } => (head, changes.len()),
+        Changes::Batch { head, changes, .. } => (head, changes.len()),
         other => panic!("{other:?} is no batch"),
     }
 }
@@ -293,11 +293,11 @@ struct Node {
 struct Watch(watch::Sender<Option<Revision>>);
 
 impl feed::Observer for Watch {
-    fn live(&self, revision: Revision, _took: Option<Duration>, _entries: Option<Entries>) {
+    fn live(&self, revision: Revision, _took: Option<Took>, _entries: Option<Entries>) {
         self.0.send_replace(Some(revision));
     }
 
-    fn hurried(&self, revision: Revision, _took: Duration, _entries: Entries) {
+    fn hurried(&self, revision: Revision, _took: Took, _entries: Entries) {
         self.0.send_if_modified(|live| live.is_some_and(|live| live < revision) && live.replace(revision).is_some());
     }
 

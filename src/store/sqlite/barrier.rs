@@ -79,6 +79,7 @@ fn receipt(committed: &Committed, behind: &Behind) -> Receipt {
         revision: committed.revision(),
         applied: behind.applied,
         expired: u32::try_from(behind.locks.len()).unwrap_or(u32::MAX),
+        bound: wait_for(behind.lease),
         waited: now.since(committed.acknowledged_at()),
     }
 }

@@ -143,13 +143,14 @@ impl SqliteFeed {
         if head < after || schema_changed {
             return Ok(Changes::Gap);
         }
-        let mut changes = Vec::new();
+        let (mut changes, mut age) = (Vec::new(), Duration::ZERO);
         if head > after {
             let (first, last) = (as_integer(after), as_integer(head));
             // Revisions have no holes, so fewer rows than numbers means that some were pruned, or deleted by hand. And
             // beyond a certain length a snapshot is the quicker reading.
-            let kept: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM changes WHERE revision > ?").bind(first).fetch_one(&mut *transaction).await?;
+            let (kept, oldest): (i64, Option<i64>) =
+                sqlx::query_as("SELECT count(*), min(at) FROM changes WHERE revision > ?").bind(first).fetch_one(&mut *transaction).await?;
+            age = oldest.map_or(Duration::ZERO, |at| Duration::from_millis(u64::try_from(now().0 - at).unwrap_or(0)));
             if kept != last - first || kept > BATCH {
                 return Ok(Changes::Gap);
             }
@@ -160,7 +161,7 @@ impl SqliteFeed {
         // next call look once more, in vain; remembering the version of after the reading could instead cover a commit
         // that the reading did not see.
         self.seen = Some(Seen { data, schema, head });
-        if changes.is_empty() && head == after { Ok(Changes::Unchanged) } else { Ok(Changes::Batch { head, changes }) }
+        if changes.is_empty() && head == after { Ok(Changes::Unchanged) } else { Ok(Changes::Batch { head, age, changes }) }
     }
 
     async fn read_everything(&mut self) -> Result<Snapshot, Error> {

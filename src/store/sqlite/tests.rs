@@ -162,7 +162,7 @@ async fn every_change_by_hand_is_seen() {
         assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
         run_sql(&mut conn, &sql).await.unwrap();
         match feed.poll(head).await.unwrap() {
-            Changes::Batch { head: newer, changes } if newer > head && changes.len() == 1 => head = newer,
+            Changes::Batch { head: newer, changes, .. } if newer > head && changes.len() == 1 => head = newer,
             other => panic!("{sql}: {other:?}"),
         }
         feed.acknowledge(head).await.unwrap();

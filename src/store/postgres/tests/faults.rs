@@ -1,6 +1,7 @@
 //! What must not be believed: a commit that nobody vouches for, a database that says nothing, a role that reaches too far.
 
 use super::*;
+use crate::clock::boot_time;
 use crate::store::suite::user_id;
 
 /// Waits for a state, looking again and again.
@@ -211,4 +212,32 @@ async fn no_role_borrows_the_owners_rights_through_a_type_of_its_own() {
         let ran: Option<Vec<String>> = sqlx::query_scalar(AssertSqlSafe(question)).fetch_one(&mut conn).await.unwrap();
         assert_eq!(ran, None, "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_register_of_another_history_tells_nothing_of_a_change() {
+    let server = Postgres::start(&[]);
+    let (store, app) = world(&server.database()).await;
+    let committed = store.revoke_client(app.id, now(), &operator()).await.unwrap();
+    let elsewhere = Committed::now_in("another".to_owned(), committed.revision());
+    // Nobody is in this register: read as that of the commit, it would say at once that nobody has to be waited for.
+    let begun = boot_time();
+    assert!(message(store.barrier(elsewhere).await).contains("the change stands"));
+    assert!(boot_time().since(begun) >= FLEET.timing.lease);
+    assert_eq!(store.barrier(committed).await.unwrap().expired, 0);
+}
+
+#[tokio::test]
+async fn a_change_that_is_repeated_is_confirmed_by_a_write() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let _ = store.revoke_client(app.id, now(), &operator()).await.unwrap();
+    let mut conn = by_hand(&url).await;
+    let written = async |conn: &mut PgConnection| -> String {
+        sqlx::query_scalar("SELECT xmin::text FROM gateway.change_floor").fetch_one(conn).await.unwrap()
+    };
+    let before = written(&mut conn).await;
+    let _ = store.revoke_client(app.id, now(), &operator()).await.unwrap();
+    assert_ne!(written(&mut conn).await, before, "a transaction that writes nothing proves nothing");
 }
