@@ -16,8 +16,9 @@ pub struct Args {}
 /// As for [`store::open`].
 pub async fn run(Args {}: Args, settings: &StoreSettings, json: bool) -> anyhow::Result<()> {
     store::open(&settings.url, &settings.fleet, true).await?;
-    // Of a URL with a password, only what names the database.
-    let name = settings.url.rsplit_once('@').map_or(settings.url.as_str(), |(_, place)| place);
+    // Of a URL with a password, which may also stand among the parameters, only what names the database.
+    let place = settings.url.split_once('?').map_or(settings.url.as_str(), |(place, _)| place);
+    let name = place.rsplit_once('@').map_or(place, |(_, place)| place);
     let out = &mut io::stdout().lock();
     if json {
         return print_json(out, &serde_json::json!({ "migrated": name }));

@@ -180,7 +180,7 @@ async fn revocation_is_final(store: &dyn Store) {
     assert_eq!(store.client(id).await.unwrap().revoked_at, Some(Timestamp(5000)), "the first date stays");
     is_conflict(store.edit_client(id, &ClientEdit { name: Some("x".into()), ..ClientEdit::default() }, &by).await, "final");
     is_conflict(store.add_secret(id, &Secret::generate().digest(None), now(), now(), &by).await, "final");
-    assert!(store.create_client(&new, &by).await.is_err(), "its id is taken for good");
+    is_conflict(store.create_client(&new, &by).await, "its id is taken for good");
     assert!(matches!(store.revoke_client(client(None).client.id, now(), &by).await, Err(Error::NotFound { .. })));
 }
 

@@ -139,6 +139,15 @@ impl Postgres {
         }
     }
 
+    /// Replaces a file in the folder of the data, as `pg_hba.conf`; in force with the next start.
+    pub fn write(&self, name: &str, content: &str) {
+        let path = self.folder.join("data").join(name);
+        fs::write(&path, content).expect("a folder of the test");
+        if let Some((uid, gid)) = self.user {
+            chown(&path, Some(uid), Some(gid)).expect("root gives files away");
+        }
+    }
+
     fn process(&self) -> u32 {
         let file = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("it runs");
         file.lines().next().and_then(|line| line.parse().ok()).expect("the first line is the process")

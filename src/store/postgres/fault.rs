@@ -17,6 +17,9 @@ pub(super) fn explain(place: &str, error: Error) -> Error {
     let message = match (&*code, &source) {
         // One of our own texts, which says what is final.
         ("23000", _) => return Error::Conflict(text),
+        ("23505", _) if source.as_database_error().and_then(|error| error.constraint()) == Some("clients_pkey") => {
+            return Error::Conflict("a client cannot be replaced: its id is taken for good".to_owned());
+        }
         ("23505", _) => return Error::Conflict("somebody made the same at the same moment: look, and try again".to_owned()),
         ("28P01" | "28000", _) => format!("{place} refuses the user or the password ({text}): correct `store.url`"),
         ("3D000", _) => format!("{place} has no such database ({text}): create it (`createdb`), or correct `store.url`"),
@@ -31,6 +34,8 @@ pub(super) fn explain(place: &str, error: Error) -> Error {
         ("3F000" | "42P01" | "42883", _) => {
             format!("{place} lacks what the gateway needs ({text}): run `sigmagate migrate`")
         }
+        // One that says by itself what to do.
+        ("P0001", _) => format!("{place}: {text}"),
         // Nothing was changed: the transaction was undone.
         ("40001" | "40P01", _) => format!("{place} gave up this transaction in favour of another ({text}): do it again"),
         ("57014" | "55P03", _) => format!("{place} took too long ({text}): another transaction holds what this one needs"),

@@ -15,8 +15,34 @@ use crate::store::Error;
 const MIGRATIONS: &[&str] =
     &[include_str!("../../../migrations/postgres/0001_access.sql"), include_str!("../../../migrations/postgres/0002_changes.sql")];
 
+/// What a URL may say after its `?`. sqlx passes over any other, and logs its value: `sslmod=verify-full` would be no
+/// verification, and a misspelt `password` would be in the log.
+const PARAMETERS: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
 /// How the database is to be connected to.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    for name in parameters.split('&').filter_map(|parameter| parameter.split('=').next()).filter(|name| !name.is_empty()) {
+        if !PARAMETERS.contains(&name) {
+            return Err(unusable(format!(
+                "`store.url` has a parameter `{name}`, which there is not: the ones there are are `{}`",
+                PARAMETERS.join("`, `")
+            )));
+        }
+    }
     let options = PgConnectOptions::from_str(url).map_err(|error| {
         // The error may quote the URL, and with it the password.
         let why = match error {
@@ -25,7 +51,7 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
         };
         unusable(format!("`store.url` is no URL of a PostgreSQL database ({why}): write `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full`"))
     })?;
-    let remote = !options.get_host().starts_with('/') && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1");
+    let remote = options.get_socket().is_none() && !matches!(options.get_host(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
     if remote && !matches!(options.get_ssl_mode(), PgSslMode::VerifyFull | PgSslMode::VerifyCa) {
         tracing::warn!(
             host = options.get_host(),
@@ -47,7 +73,11 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
 
 /// Host and database, for messages.
 pub(super) fn place(options: &PgConnectOptions) -> String {
-    format!("PostgreSQL at {}:{} (database `{}`)", options.get_host(), options.get_port(), options.get_database().unwrap_or("?"))
+    let socket = options.get_socket().map(|socket| socket.display().to_string());
+    let host = socket.as_deref().unwrap_or(options.get_host());
+    // As the server does where there is no name.
+    let database = options.get_database().unwrap_or(options.get_username());
+    format!("PostgreSQL at {host}:{} (database `{database}`)", options.get_port())
 }
 
 /// A pool of connections to a database whose schema is as this program needs it.
@@ -72,8 +102,9 @@ async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error>
     if standby {
         return Err(unusable("this is a standby, which can prove nothing: name the primary in `store.url`".to_owned()));
     }
-    if version < 130_000 {
-        return Err(unusable(format!("PostgreSQL {} is too old: the gateway needs 13 or newer", version / 10_000)));
+    // Before 14 `extract` counts in floating point, and a moment may come back a millisecond early.
+    if version < 140_000 {
+        return Err(unusable(format!("PostgreSQL {} is too old: the gateway needs 14 or newer", version / 10_000)));
     }
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     if migrate && schema_version(conn).await? < newest {

@@ -1,6 +1,7 @@
 //! The suite of every store on a PostgreSQL of the test's own, and what only a fleet has.
 
 mod faults;
+mod opening;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
 

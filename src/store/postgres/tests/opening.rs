@@ -1,0 +1,64 @@
+//! What keeps the store from opening, in words that say what to do and never the password.
+
+use super::*;
+
+async fn refused(url: &str, migrate: bool) -> String {
+    let text = message(PgStore::open(url, &FLEET, migrate).await);
+    assert!(!text.contains("hidden-word"), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn a_parameter_that_there_is_not_is_refused() {
+    for url in ["postgres://u@h/d?sslmod=verify-full", "postgres://u@h/d?sslmode=verify-full&passwort=hidden-word"] {
+        assert!(refused(url, false).await.contains("a parameter `"), "{url}");
+    }
+    assert!(refused("postgres://u:hidden-word@h/d?sslmode=sometimes", false).await.contains("no URL of a PostgreSQL database"));
+    assert!(refused("postgres://u:hidden-word@h:99999/d", false).await.contains("no URL of a PostgreSQL database"));
+}
+
+#[tokio::test]
+async fn a_password_is_asked_for_and_not_told() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    open(&url).await.close().await;
+    let mut conn = by_hand(&url).await;
+    sql(&mut conn, "CREATE ROLE manages LOGIN PASSWORD 'right' IN ROLE gateway_management").await.unwrap();
+    server.crash();
+    server.write("pg_hba.conf", "host all postgres 127.0.0.1/32 trust\nhost all manages 127.0.0.1/32 scram-sha-256\n");
+    server.resume();
+    PgStore::open(&url.replace("postgres@", "manages:right@"), &FLEET, true).await.unwrap().close().await;
+    let text = refused(&url.replace("postgres@", "manages:hidden-word@"), true).await;
+    assert!(text.contains("refuses the user or the password"), "{text}");
+    let text = refused(&url.replace("postgres@", "stranger:hidden-word@"), true).await;
+    assert!(text.contains("refuses the user or the password"), "{text}");
+}
+
+#[tokio::test]
+async fn a_role_without_rights_is_told_which_it_needs() {
+    let server = Postgres::start(&[]);
+    let (url, empty) = (server.database(), server.database());
+    let mut conn = by_hand(&url).await;
+    sql(&mut conn, "CREATE ROLE plain LOGIN; CREATE ROLE owns LOGIN").await.unwrap();
+    let name = |url: &str| url.rsplit('/').next().unwrap().to_owned();
+    sql(&mut conn, &format!("ALTER DATABASE {} OWNER TO owns", name(&empty))).await.unwrap();
+    // May make a schema and no role, while the roles are not there yet.
+    let text = refused(&empty.replace("postgres@", "owns@"), true).await;
+    assert!(text.contains("may not create the role gateway_node"), "{text}");
+    open(&url).await.close().await;
+    let text = refused(&url.replace("postgres@", "plain@"), true).await;
+    assert!(text.contains("grant the role the group `gateway_node` or `gateway_management`"), "{text}");
+    // Nobody else's rights are needed once they are.
+    PgStore::open(&empty.replace("postgres@", "owns@"), &FLEET, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_standby_is_refused() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    open(&url).await.close().await;
+    server.crash();
+    server.write("standby.signal", "");
+    server.resume();
+    assert!(refused(&url, true).await.contains("name the primary"));
+}
