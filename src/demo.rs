@@ -17,7 +17,7 @@ use anyhow::Context;
 use crate::config::{self, Sources};
 use crate::lifecycle::Lifecycle;
 use crate::scope::ScopeRegistry;
-use crate::server::{self, Server};
+use crate::server::{self, Server, Signals};
 use crate::store::{SqliteStore, Store};
 use crate::telemetry;
 use provision::Demo;
@@ -72,7 +72,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let database = dir.join("gateway.db");
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&format!("sqlite://{}", database.display()), true).await?);
     let lifecycle = Lifecycle::new(Arc::clone(&store), None);
-    let server = Server::start(config, &sources, registry, store).await?;
+    let mut signals = Signals::new()?;
+    let server = tokio::select! {
+        started = Server::start(config, &sources, registry, store) => started?,
+        () = signals.stop() => return Ok(()),
+    };
     let mut demo = provision::provision(&lifecycle, &dir).await?;
     demo.gateway_url = format!("http://{}", server.addresses()[0]);
     demo.management_url = format!("http://{}", server.management_address());
@@ -83,7 +87,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     write!(stdout, "{}", instructions(&demo, &dir))?;
     stdout.flush()?;
     drop(stdout);
-    server::until_stopped(server).await?;
+    server::until_stopped(server, signals).await;
     drop(stop_upstream.0);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Config -> running services, bound addresses, shutdown. The only place that wires parts together.
 
+mod signals;
 mod workers;
 
 use std::net::SocketAddr;
@@ -24,6 +25,8 @@ use crate::reload::{self, Reloader};
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Store};
 use crate::telemetry::{AccessLog, Observer};
+use signals::Asked;
+pub use signals::Signals;
 use workers::Workers;
 
 /// How often counts that nobody needs any more are forgotten.
@@ -280,26 +283,12 @@ async fn wait_until_live(mut status: watch::Receiver<Status>) -> anyhow::Result<
 }
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reloads the route map.
-///
-/// # Errors
-/// When signals cannot be received.
-pub async fn until_stopped(server: Server) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
-                let reloader = Arc::clone(&server.reloader);
-                // What is wrong has been logged.
-                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
-            }
-        }
+pub async fn until_stopped(server: Server, mut signals: Signals) {
+    while signals.next().await == Asked::Reload {
+        let reloader = Arc::clone(&server.reloader);
+        // What is wrong has been logged.
+        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
     }
     tracing::info!("stopping");
     server.stop().await;
-    Ok(())
 }

@@ -136,7 +136,8 @@ async fn what_a_library_complains_of_is_in_the_log() {
         if gateway.has_said("Unexpected data read in idle connection") {
             break;
         }
-        assert_eq!(gateway.status(&world, "/billing", "billing").await, 200);
+        // The surplus may come just when the connection is used again: then it is no answer.
+        assert!(matches!(gateway.status(&world, "/billing", "billing").await, 200 | 502));
         answered.send_replace(());
     }
     let (_, _, errors) = gateway.end(Signal::TERM).await;
