@@ -76,7 +76,7 @@ fn world(routes: u32, clients: u32) -> (Gate, String) {
     });
     let practices =
         (0..50).map(|n| Practice { id: format!("p{n}").parse().expect("an id"), name: "p".into(), api_access: ApiAccess::Active });
-    replica.replace(&Snapshot { head: Revision(1), practices: practices.collect(), users: vec![], clients: rows.collect() });
+    replica.replace(Snapshot { head: Revision(1), practices: practices.collect(), users: vec![], clients: rows.collect() });
     replica.extend_lease(boot_time().after(Duration::from_secs(36_000)));
     let budget = FailureBudget { per_minute: NonZeroU32::MAX, burst: NonZeroU32::MAX };
     let gate = Gate::new(replica, tiers, budget, None);

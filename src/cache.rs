@@ -4,10 +4,12 @@
 //! here does not exist.
 
 mod client;
+mod filling;
 mod freshness;
 mod sync;
 
 pub use client::{ClientRecord, Identity, SecretMatch};
+pub use filling::Filling;
 pub use freshness::{Epoch, Stale};
 
 use std::net::IpAddr;
@@ -23,7 +25,7 @@ use crate::entity::{ApiAccess, Client, Practice, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 use crate::limit::TierNames;
 use crate::scope::ScopeRegistry;
-use crate::store::{Change, Snapshot};
+use crate::store::{Change, Fill, Snapshot};
 use client::Granted;
 use freshness::Freshness;
 use sync::{AtomicU8, Ordering};
@@ -136,36 +138,19 @@ impl Replica {
         }
     }
 
-    /// Puts a snapshot in the place of everything held so far. The tables are built aside and swapped whole, so nobody
-    /// waits and nobody sees half of them.
-    pub fn replace(&self, snapshot: &Snapshot) -> Applied {
-        let tables = Tables::default();
-        for practice in &snapshot.practices {
-            tables.set_practice(&practice.id, Some(practice));
-        }
-        for user in &snapshot.users {
-            tables.set_user(&user.id, Some(user));
-        }
-        let known = self.tables.load();
-        let mut undone = 0_usize;
-        for client in &snapshot.clients {
-            self.set_client(&tables, client.id, Some(client));
-            let kept = known.clients.get(&client.id).zip(tables.clients.get(&client.id)).and_then(|(known, new)| known.keep_ended(&new));
-            if let Some(kept) = kept {
-                // Final in the table, so only a database that has lost what it acknowledged can say otherwise.
-                undone += 1;
-                tables.clients.insert(client.id, Arc::new(kept));
-            }
-        }
-        if undone > 0 {
-            tracing::error!(
-                clients = undone,
-                "timeline_regression: the database has forgotten revocations that were in force, as after a failover to a standby that was behind; this node goes on denying, others may not: revoke these clients again"
-            );
-        }
-        let tables = Arc::new(tables);
-        self.freshness.replace(snapshot.head.0, || self.tables.store(tables), || self.settle(&Touched::Anything));
-        Applied(snapshot.head)
+    /// Begins to fill new tables aside: nobody waits, and nobody sees half of them.
+    #[must_use]
+    pub fn filling(&self) -> Filling<'_> {
+        Filling { replica: self, tables: Tables::default(), known: self.tables.load_full(), undone: 0 }
+    }
+
+    /// Puts a snapshot in the place of everything held so far.
+    pub fn replace(&self, snapshot: Snapshot) -> Applied {
+        let mut filling = self.filling();
+        snapshot.practices.into_iter().for_each(|practice| filling.practice(practice));
+        snapshot.users.into_iter().for_each(|user| filling.user(user));
+        snapshot.clients.into_iter().for_each(|client| filling.client(client));
+        filling.finish(snapshot.head)
     }
 
     /// Applies the changes from `base` to `head`, unless the replica is further on already, so that an older answer never
@@ -212,8 +197,7 @@ impl Replica {
     /// How much is held.
     #[must_use]
     pub fn entries(&self) -> Entries {
-        let tables = self.tables.load();
-        Entries { practices: tables.practices.len(), users: tables.users.len(), clients: tables.clients.len() }
+        self.tables.load().entries()
     }
 
     /// Reads a client and what `judge` makes of it, at one moment at which the replica was whole and vouched for.
@@ -258,6 +242,10 @@ impl Replica {
 }
 
 impl Tables {
+    fn entries(&self) -> Entries {
+        Entries { practices: self.practices.len(), users: self.users.len(), clients: self.clients.len() }
+    }
+
     /// The cell of a practice; one that nobody has told us about is off.
     fn practice(&self, id: &PracticeId) -> Arc<PracticeCell> {
         if let Some(cell) = self.practices.get(id) {

@@ -228,15 +228,11 @@ impl Follower<'_> {
 
     async fn snapshot(&self, feed: &mut dyn Feed) -> Result<(), store::Error> {
         // No time limit: a million clients take as long as they take, and nobody is admitted meanwhile.
-        let snapshot = feed.snapshot().await?;
-        let applied = self.replica.replace(&snapshot);
-        tracing::info!(
-            revision = applied.revision().0,
-            practices = snapshot.practices.len(),
-            users = snapshot.users.len(),
-            clients = snapshot.clients.len(),
-            "snapshot loaded"
-        );
+        let mut filling = self.replica.filling();
+        let head = feed.snapshot(&mut filling).await?;
+        let Entries { practices, users, clients } = filling.entries();
+        let applied = filling.finish(head);
+        tracing::info!(revision = applied.revision().0, practices, users, clients, "snapshot loaded");
         Ok(())
     }
 }

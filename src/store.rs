@@ -86,7 +86,17 @@ pub struct Actor {
     pub origin: String,
 }
 
-/// Everything that access depends on, as of one revision.
+/// Takes in a reading of everything, one entity after the other, so that it is never all held twice.
+pub trait Fill: Send {
+    /// One practice.
+    fn practice(&mut self, practice: Practice);
+    /// One user.
+    fn user(&mut self, user: User);
+    /// One client, with all its secrets.
+    fn client(&mut self, client: Client);
+}
+
+/// Everything that access depends on, as of one revision, held in lists.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// The newest change that the snapshot includes.
@@ -97,6 +107,20 @@ pub struct Snapshot {
     pub users: Vec<User>,
     /// Every client, with its secrets.
     pub clients: Vec<Client>,
+}
+
+impl Fill for Snapshot {
+    fn practice(&mut self, practice: Practice) {
+        self.practices.push(practice);
+    }
+
+    fn user(&mut self, user: User) {
+        self.users.push(user);
+    }
+
+    fn client(&mut self, client: Client) {
+        self.clients.push(client);
+    }
 }
 
 /// One entity as it is now; `None`: its row is gone.
@@ -135,8 +159,11 @@ pub trait Feed: Send {
     /// Registers the node, so that barriers wait for it. Before the snapshot, or a change in between could be missed by both.
     /// Returns its id. `instead_of` is what this process was before, and no longer answers as: nobody needs to wait for it.
     async fn register(&mut self, instead_of: Option<&str>) -> Result<String, Error>;
-    /// Everything there is, in one consistent reading.
-    async fn snapshot(&mut self) -> Result<Snapshot, Error>;
+    /// Reads everything there is into `fill`, in one consistent reading; returns the newest change that it includes.
+    ///
+    /// # Errors
+    /// What has been filled in by then is of no use.
+    async fn snapshot(&mut self, fill: &mut dyn Fill) -> Result<Revision, Error>;
     /// What changed after `after`. A successful answer proves that, when it was asked, nothing else had been committed.
     ///
     /// # Errors

@@ -73,8 +73,8 @@ fn what_ended_for_good_stays_ended_when_the_database_has_forgotten_it() {
         users: vec![],
         clients: vec![client.clone()],
     };
-    replica.replace(&snapshot(5, &revoked));
-    replica.replace(&snapshot(3, &app));
+    replica.replace(snapshot(5, &revoked));
+    replica.replace(snapshot(3, &app));
     assert!(facts(&replica, &app).unwrap().revoked);
     assert_eq!(replica.applied(), Revision(3), "the numbers are those of the database as it is");
 }
@@ -82,7 +82,7 @@ fn what_ended_for_good_stays_ended_when_the_database_has_forgotten_it() {
 #[test]
 fn an_answer_that_goes_on_from_what_was_put_back_is_not_applied() {
     let replica = replica();
-    replica.replace(&Snapshot { head: Revision(3), practices: vec![practice("p", ApiAccess::Active)], ..Snapshot::default() });
+    replica.replace(Snapshot { head: Revision(3), practices: vec![practice("p", ApiAccess::Active)], ..Snapshot::default() });
     replica.apply(Revision(5), Revision(6), &[Change::Practice("q".parse().unwrap(), Some(practice("q", ApiAccess::Active)))]);
     assert_eq!(replica.applied(), Revision(3), "what happened between 3 and 5 would be lost");
 }
@@ -91,7 +91,7 @@ fn an_answer_that_goes_on_from_what_was_put_back_is_not_applied() {
 fn a_practice_switches_all_its_clients_and_no_other() {
     let replica = replica();
     let (a, b) = (client(1, "p", None), client(2, "q", None));
-    replica.replace(&Snapshot {
+    replica.replace(Snapshot {
         head: Revision(1),
         practices: vec![practice("p", ApiAccess::Active), practice("q", ApiAccess::Active)],
         users: vec![],

@@ -74,7 +74,7 @@ impl World {
             world.secrets.push((name, client.id, secret));
             clients.push(client);
         }
-        world.replica.replace(&Snapshot {
+        world.replica.replace(Snapshot {
             head: Revision(1),
             practices: vec![practice(ApiAccess::Active)],
             users: vec![member(true)],

@@ -3,6 +3,7 @@
 mod barrier;
 mod changes;
 mod commit;
+mod copied;
 mod fault;
 mod feed;
 mod notice;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Actor, Change, Changes, ClientEdit, Error, Feed, NewClient, Store, audit};
+use super::{Actor, Change, Changes, ClientEdit, Error, Feed, NewClient, Snapshot, Store, audit};
 use crate::clock::{Timestamp, now};
 use crate::credential::Secret;
 use crate::entity::{ApiAccess, Client, Role, StoredSecret};
@@ -55,11 +55,18 @@ pub(super) async fn furnish(store: &dyn Store) {
     let _ = store.set_user_access(&user_id("u"), true, &by).await.unwrap();
 }
 
+/// A snapshot, in lists.
+pub(super) async fn everything(feed: &mut dyn Feed) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    snapshot.head = feed.snapshot(&mut snapshot).await.unwrap();
+    snapshot
+}
+
 /// A registered feed and the head of its snapshot.
 pub(super) async fn follow(store: &dyn Store) -> (Box<dyn Feed>, Revision) {
     let mut feed = store.feed().await.unwrap();
     feed.register(None).await.unwrap();
-    let head = feed.snapshot().await.unwrap().head;
+    let head = everything(&mut *feed).await.head;
     feed.acknowledge(head).await.unwrap();
     (feed, head)
 }
@@ -161,7 +168,7 @@ async fn what_is_written_is_read(store: &dyn Store) {
     assert_eq!((read.tier, read.expires_at), (None, None));
     let mut feed = store.feed().await.unwrap();
     feed.register(None).await.unwrap();
-    let snapshot = feed.snapshot().await.unwrap();
+    let snapshot = everything(&mut *feed).await;
     assert_eq!(snapshot.clients.len(), 2);
     for client in &snapshot.clients {
         assert_eq!(*client, store.client(client.id).await.unwrap(), "the snapshot says the same");

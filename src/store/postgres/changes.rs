@@ -1,22 +1,22 @@
 //! Reading the change log, and everything there is.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
 use sqlx::{Connection, PgConnection};
 
+use super::copied::copy;
 use super::read::ONE_VIEW;
 use super::register::Node;
 use super::write::revision_of;
 use super::{rows, told};
+use crate::entity::StoredSecret;
 use crate::id::{ClientId, Revision};
-use crate::store::{Changes, Error, Snapshot};
+use crate::store::{Changes, Error, Fill};
 
 /// The most changed rows that are read as changes; beyond that a snapshot is the quicker reading.
 const BATCH: i64 = 20_000;
-
-type Places = HashMap<ClientId, usize, foldhash::fast::RandomState>;
 
 /// What changed after a revision.
 pub(super) async fn after(conn: &mut PgConnection, node: &Node, after: Revision) -> Result<Changes, Error> {
@@ -35,46 +35,51 @@ pub(super) async fn after(conn: &mut PgConnection, node: &Node, after: Revision)
     }
 }
 
-/// Everything there is.
-pub(super) async fn everything(conn: &mut PgConnection, node: &Node) -> Result<Snapshot, Error> {
+/// Reads everything there is into `fill`; gives the newest change that it includes.
+pub(super) async fn everything(conn: &mut PgConnection, node: &Node, fill: &mut dyn Fill) -> Result<Revision, Error> {
     let mut transaction = conn.begin_with(ONE_VIEW).await?;
     sqlx::raw_sql("SET LOCAL statement_timeout = 0").execute(&mut *transaction).await?;
     let head = head(&mut transaction, node).await?;
-    let mut snapshot = Snapshot { head, ..Snapshot::default() };
-    {
-        let mut found = sqlx::query(rows::PRACTICE).fetch(&mut *transaction);
-        while let Some(row) = found.try_next().await? {
-            snapshot.practices.extend(understood(rows::practice(&row)));
-        }
-    }
-    {
-        let mut found = sqlx::query(rows::USER).fetch(&mut *transaction);
-        while let Some(row) = found.try_next().await? {
-            snapshot.users.extend(understood(rows::user(&row)));
-        }
-    }
-    {
-        let mut found = sqlx::query(rows::CLIENT).fetch(&mut *transaction);
-        while let Some(row) = found.try_next().await? {
-            snapshot.clients.extend(understood(rows::client(&row)));
-        }
-    }
-    {
-        // In no order: to sort a million rows costs the database more than to look up each client here.
-        let places: Places = snapshot.clients.iter().enumerate().map(|(place, client)| (client.id, place)).collect();
-        let mut found = sqlx::query(rows::SECRET).fetch(&mut *transaction);
-        while let Some(row) = found.try_next().await? {
-            let Some((id, secret)) = understood(rows::secret(&row)) else { continue };
-            if let Some(place) = places.get(&id) {
-                snapshot.clients[*place].secrets.push(secret);
-            }
-        }
-    }
-    for client in snapshot.clients.iter_mut().filter(|client| client.secrets.len() > 1) {
-        client.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.generation));
-    }
+    copy(&mut transaction, rows::PRACTICE, |row| understood(rows::practice(row)).into_iter().for_each(|practice| fill.practice(practice)))
+        .await?;
+    copy(&mut transaction, rows::USER, |row| understood(rows::user(row)).into_iter().for_each(|user| fill.user(user))).await?;
+    let mut secrets = Secrets::default();
+    copy(&mut transaction, rows::SECRET, |row| understood(rows::secret(row)).into_iter().for_each(|(of, secret)| secrets.add(of, secret)))
+        .await?;
+    copy(&mut transaction, rows::CLIENT, |row| {
+        let Some(mut client) = understood(rows::client(row)) else { return };
+        client.secrets = secrets.of(client.id);
+        fill.client(client);
+    })
+    .await?;
     transaction.commit().await?;
-    Ok(snapshot)
+    Ok(head)
+}
+
+/// Secrets that wait for their client to be read. In no order: to sort a million rows costs the database more than to
+/// look up each client here.
+#[derive(Default)]
+struct Secrets {
+    /// The last one of each client.
+    last: HashMap<ClientId, usize, foldhash::fast::RandomState>,
+    /// Each with the one of the same client before it.
+    all: Vec<(StoredSecret, Option<usize>)>,
+}
+
+impl Secrets {
+    fn add(&mut self, of: ClientId, secret: StoredSecret) {
+        let before = self.last.insert(of, self.all.len());
+        self.all.push((secret, before));
+    }
+
+    /// Those of one client, the newest first.
+    fn of(&self, of: ClientId) -> Vec<StoredSecret> {
+        let last = self.last.get(&of).map(|at| &self.all[*at]);
+        let chain = std::iter::successors(last, |(_, before)| before.map(|at| &self.all[at]));
+        let mut found: Vec<StoredSecret> = chain.map(|(secret, _)| secret.clone()).collect();
+        found.sort_unstable_by_key(|secret| Reverse(secret.generation));
+        found
+    }
 }
 
 /// The newest change, in the history that the node has joined.

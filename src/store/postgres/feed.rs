@@ -14,7 +14,7 @@ use super::register::{Node, prove_log};
 use super::{Shared, changes};
 use crate::clock::{BootTime, boot_time};
 use crate::id::Revision;
-use crate::store::{Changes, Error, Feed, Quick, Snapshot};
+use crate::store::{Changes, Error, Feed, Fill, Quick};
 
 /// How often the triggers are looked at, and old changes forgotten.
 const CHORES: Duration = Duration::from_secs(60);
@@ -126,9 +126,9 @@ impl Feed for PgFeed {
         Ok(id)
     }
 
-    async fn snapshot(&mut self) -> Result<Snapshot, Error> {
+    async fn snapshot(&mut self, fill: &mut dyn Fill) -> Result<Revision, Error> {
         let node = self.node()?;
-        self.on(None, async |conn, _| changes::everything(conn, &node).await).await
+        self.on(None, async |conn, _| changes::everything(conn, &node, fill).await).await
     }
 
     async fn poll(&mut self, after: Revision) -> Result<Changes, Error> {

@@ -1,9 +1,11 @@
 //! From rows to practices, users and clients; nowhere else.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sqlx::Row;
+use ipnet::IpNet;
+use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
@@ -11,7 +13,6 @@ use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
 use crate::entity::{Client, Practice, StoredSecret, User};
 use crate::id::ClientId;
-use crate::scope::ScopeToken;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
 
@@ -22,124 +23,175 @@ pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at FROM gateway.clients";
 pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at FROM gateway.client_secrets";
 pub(super) const EVENT: &str =
-    "SELECT id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash FROM gateway.audit_events";
+    "SELECT target, id, at, practice_id, actor, origin, action, before, after, prev_hash, hash FROM gateway.audit_events";
 
-/// One row of a table, with what an error about it has to name.
-struct Reading<'r> {
-    row: &'r PgRow,
-    table: &'static str,
-    key: &'static str,
+/// A row, however it came. Columns are named by their place in the lists above; an error says what is wrong with one.
+pub(super) trait Row {
+    fn text(&self, at: usize) -> Result<Option<&str>, String>;
+    fn flag(&self, at: usize) -> Result<bool, String>;
+    fn number(&self, at: usize) -> Result<i64, String>;
+    /// In whole milliseconds, rounded down: an end is never later than it says.
+    fn moment(&self, at: usize) -> Result<Option<Timestamp>, String>;
+    fn bytes(&self, at: usize) -> Result<&[u8], String>;
+    fn texts<T>(&self, at: usize, each: impl FnMut(&str) -> Result<T, String>) -> Result<Vec<T>, String>;
+    fn networks(&self, at: usize) -> Result<Vec<IpNet>, String>;
 }
 
-impl<'r> Reading<'r> {
-    fn wrong(&self, why: &dyn std::fmt::Display) -> Error {
-        let key = self.row.try_get::<String, _>(self.key).unwrap_or_else(|_| "?".to_owned());
+impl Row for PgRow {
+    fn text(&self, at: usize) -> Result<Option<&str>, String> {
+        self.try_get(at).map_err(as_text)
+    }
+
+    fn flag(&self, at: usize) -> Result<bool, String> {
+        self.try_get(at).map_err(as_text)
+    }
+
+    fn number(&self, at: usize) -> Result<i64, String> {
+        self.try_get(at).map_err(as_text)
+    }
+
+    fn moment(&self, at: usize) -> Result<Option<Timestamp>, String> {
+        let at: Option<OffsetDateTime> = self.try_get(at).map_err(as_text)?;
+        Ok(at.map(|at| Timestamp(i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))))
+    }
+
+    fn bytes(&self, at: usize) -> Result<&[u8], String> {
+        self.try_get(at).map_err(as_text)
+    }
+
+    fn texts<T>(&self, at: usize, mut each: impl FnMut(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+        let texts: Vec<String> = self.try_get(at).map_err(as_text)?;
+        texts.iter().map(|text| each(text)).collect()
+    }
+
+    fn networks(&self, at: usize) -> Result<Vec<IpNet>, String> {
+        self.try_get(at).map_err(as_text)
+    }
+}
+
+fn as_text(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// One row of a table, with what an error about it has to name. Its key is its first column.
+struct Reading<'r, R> {
+    row: &'r R,
+    table: &'static str,
+}
+
+impl<'r, R: Row> Reading<'r, R> {
+    fn wrong(&self, why: &dyn Display) -> Error {
+        let key = self.row.text(0).ok().flatten().unwrap_or("?").to_owned();
         Error::Row { table: self.table, key, why: why.to_string() }
     }
 
-    fn get<T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(&self, column: &'static str) -> Result<T, Error> {
-        self.row.try_get(column).map_err(|error| self.wrong(&error))
+    /// What `how` makes of a column; an error names the column.
+    fn read<T>(&self, name: &str, how: impl FnOnce(&'r R) -> Result<T, String>) -> Result<T, Error> {
+        how(self.row).map_err(|why| self.wrong(&format!("{name}: {why}")))
     }
 
-    fn parse<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<T, Error> {
-        self.get::<&str>(column)?.parse().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
+    fn some_text(&self, (at, name): Column) -> Result<Option<&'r str>, Error> {
+        self.read(name, |row| row.text(at))
     }
 
-    fn parse_some<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Option<T>, Error> {
-        self.get::<Option<&str>>(column)?.map(str::parse).transpose().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
+    fn text(&self, column: Column) -> Result<&'r str, Error> {
+        self.read(column.1, |row| row.text(column.0)?.ok_or_else(|| "there is none".to_owned()))
     }
 
-    fn moment(&self, column: &'static str) -> Result<Timestamp, Error> {
-        self.get(column).map(timestamp)
+    fn parse<T: FromStr<Err: Display>>(&self, column: Column) -> Result<T, Error> {
+        let text = self.text(column)?;
+        self.read(column.1, |_| text.parse().map_err(as_text))
     }
 
-    fn moment_if_any(&self, column: &'static str) -> Result<Option<Timestamp>, Error> {
-        Ok(self.get::<Option<OffsetDateTime>>(column)?.map(timestamp))
+    fn parse_some<T: FromStr<Err: Display>>(&self, column: Column) -> Result<Option<T>, Error> {
+        let text = self.some_text(column)?;
+        self.read(column.1, |_| text.map(str::parse).transpose().map_err(as_text))
     }
 
-    fn list<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Vec<T>, Error> {
-        let words: Vec<String> = self.get(column)?;
-        words.iter().map(|word| word.parse()).collect::<Result<_, _>>().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
+    fn some_moment(&self, (at, name): Column) -> Result<Option<Timestamp>, Error> {
+        self.read(name, |row| row.moment(at))
     }
 
-    fn bytes(&self, column: &'static str) -> Result<[u8; 32], Error> {
-        self.get::<&[u8]>(column)?.try_into().map_err(|_| self.wrong(&format!("{column}: not 32 bytes")))
+    fn moment(&self, column: Column) -> Result<Timestamp, Error> {
+        self.read(column.1, |row| row.moment(column.0)?.ok_or_else(|| "there is none".to_owned()))
+    }
+
+    fn digest(&self, (at, name): Column) -> Result<[u8; 32], Error> {
+        self.read(name, |row| row.bytes(at)?.try_into().map_err(|_| "not 32 bytes".to_owned()))
     }
 }
 
+/// A column's place and name.
+type Column = (usize, &'static str);
+
 /// A practice.
-pub(super) fn practice(row: &PgRow) -> Result<Practice, Error> {
-    let row = Reading { row, table: "practices", key: "practice_id" };
-    Ok(Practice { id: row.parse("practice_id")?, name: row.get::<&str>("name")?.into(), api_access: row.parse("api_access")? })
+pub(super) fn practice(row: &impl Row) -> Result<Practice, Error> {
+    let row = Reading { row, table: "practices" };
+    Ok(Practice { id: row.parse((0, "practice_id"))?, name: row.text((1, "name"))?.into(), api_access: row.parse((2, "api_access"))? })
 }
 
 /// A user.
-pub(super) fn user(row: &PgRow) -> Result<User, Error> {
-    let row = Reading { row, table: "users", key: "user_id" };
+pub(super) fn user(row: &impl Row) -> Result<User, Error> {
+    let row = Reading { row, table: "users" };
     Ok(User {
-        id: row.parse("user_id")?,
-        practice_id: row.parse("practice_id")?,
-        role: row.parse("role")?,
-        api_access: row.get("api_access")?,
-        left_at: row.moment_if_any("left_at")?,
+        id: row.parse((0, "user_id"))?,
+        practice_id: row.parse((1, "practice_id"))?,
+        role: row.parse((2, "role"))?,
+        api_access: row.read("api_access", |row| row.flag(3))?,
+        left_at: row.some_moment((4, "left_at"))?,
     })
 }
 
 /// A client without its secrets.
-pub(super) fn client(row: &PgRow) -> Result<Client, Error> {
-    let row = Reading { row, table: "clients", key: "client_id" };
-    let scopes: Vec<ScopeToken> = row.list("scopes")?;
+pub(super) fn client(row: &impl Row) -> Result<Client, Error> {
+    let row = Reading { row, table: "clients" };
+    let scopes = row.read("scopes", |row| row.texts(4, |scope| scope.parse().map_err(as_text)))?;
     if scopes.is_empty() {
         return Err(row.wrong(&"scopes: there is none"));
     }
     Ok(Client {
-        id: row.parse("client_id")?,
-        practice_id: row.parse("practice_id")?,
-        owner: row.parse_some("owner")?,
-        name: row.get::<&str>("name")?.into(),
+        id: row.parse((0, "client_id"))?,
+        practice_id: row.parse((1, "practice_id"))?,
+        owner: row.parse_some((2, "owner"))?,
+        name: row.text((3, "name"))?.into(),
         scopes,
-        allowed_addresses: row.get("allowed_addresses")?,
-        tier: row.get::<Option<&str>>("tier")?.map(Arc::from),
-        created_at: row.moment("created_at")?,
-        expires_at: row.moment_if_any("expires_at")?,
-        revoked_at: row.moment_if_any("revoked_at")?,
+        allowed_addresses: row.read("allowed_addresses", |row| row.networks(5))?,
+        tier: row.some_text((6, "tier"))?.map(Arc::from),
+        created_at: row.moment((7, "created_at"))?,
+        expires_at: row.some_moment((8, "expires_at"))?,
+        revoked_at: row.some_moment((9, "revoked_at"))?,
         secrets: Vec::new(),
     })
 }
 
 /// A secret, and whose it is.
-pub(super) fn secret(row: &PgRow) -> Result<(ClientId, StoredSecret), Error> {
-    let row = Reading { row, table: "client_secrets", key: "client_id" };
-    let generation = u32::try_from(row.get::<i64>("generation")?).map_err(|error| row.wrong(&format!("generation: {error}")))?;
-    let kind = DigestKind::from_word(row.get("digest_kind")?).ok_or_else(|| row.wrong(&"digest_kind: not a word for one"))?;
+pub(super) fn secret(row: &impl Row) -> Result<(ClientId, StoredSecret), Error> {
+    let row = Reading { row, table: "client_secrets" };
+    let kind = row.text((2, "digest_kind"))?;
+    let kind = DigestKind::from_word(kind).ok_or_else(|| row.wrong(&"digest_kind: not a word for one"))?;
     let secret = StoredSecret {
-        generation,
-        digest: SecretDigest::from_parts(kind, row.bytes("digest")?),
-        created_at: row.moment("created_at")?,
-        expires_at: row.moment_if_any("expires_at")?,
+        generation: row.read("generation", |row| u32::try_from(row.number(1)?).map_err(as_text))?,
+        digest: SecretDigest::from_parts(kind, row.digest((3, "digest"))?),
+        created_at: row.moment((4, "created_at"))?,
+        expires_at: row.some_moment((5, "expires_at"))?,
     };
-    Ok((row.parse("client_id")?, secret))
+    Ok((row.parse((0, "client_id"))?, secret))
 }
 
 /// An audit event.
 pub(super) fn event(row: &PgRow) -> Result<Event, Error> {
-    let row = Reading { row, table: "audit_events", key: "target" };
+    let row = Reading { row, table: "audit_events" };
     Ok(Event {
-        id: u64::try_from(row.get::<i64>("id")?).map_err(|error| row.wrong(&error))?,
-        at: row.moment("at")?,
-        practice_id: row.parse_some("practice_id")?,
-        actor: row.get("actor")?,
-        origin: row.get("origin")?,
-        action: row.get("action")?,
-        target: row.get("target")?,
-        before: row.parse("before")?,
-        after: row.parse("after")?,
-        prev_hash: Hash(row.bytes("prev_hash")?),
-        hash: Hash(row.bytes("hash")?),
+        id: row.read("id", |row| u64::try_from(row.number(1)?).map_err(as_text))?,
+        at: row.moment((2, "at"))?,
+        practice_id: row.parse_some((3, "practice_id"))?,
+        actor: row.text((4, "actor"))?.to_owned(),
+        origin: row.text((5, "origin"))?.to_owned(),
+        action: row.text((6, "action"))?.to_owned(),
+        target: row.text((0, "target"))?.to_owned(),
+        before: row.parse((7, "before"))?,
+        after: row.parse((8, "after"))?,
+        prev_hash: Hash(row.digest((9, "prev_hash"))?),
+        hash: Hash(row.digest((10, "hash"))?),
     })
-}
-
-/// In whole milliseconds, rounded down: an end is never later than it says.
-fn timestamp(at: OffsetDateTime) -> Timestamp {
-    Timestamp(i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000_000)).unwrap_or(i64::MAX))
 }

@@ -16,7 +16,7 @@ use super::{LEASE, Shared, open, rows, write};
 use crate::clock::now;
 use crate::entity::{Client, Practice, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
-use crate::store::{Change, Changes, Error, Feed, Snapshot};
+use crate::store::{Change, Changes, Error, Feed, Fill};
 
 /// How long a feed waits for another transaction while it serves. Short: a shell in which somebody forgot a `COMMIT`
 /// may delay receipts, but must not keep the feed from proving itself current.
@@ -164,17 +164,16 @@ impl SqliteFeed {
         if changes.is_empty() && head == after { Ok(Changes::Unchanged) } else { Ok(Changes::Batch { head, age, changes }) }
     }
 
-    async fn read_everything(&mut self) -> Result<Snapshot, Error> {
+    async fn read_everything(&mut self, fill: &mut dyn Fill) -> Result<Revision, Error> {
         self.check_files()?;
         let data = self.data_version().await?;
         let mut transaction = self.conn.begin().await?;
         let schema = standing(&self.shared, self.node.as_deref(), &mut transaction).await?;
         let head = write::head(&mut transaction).await?;
-        let mut snapshot = Snapshot { head, ..Snapshot::default() };
-        read_all(&mut transaction, &mut snapshot).await?;
+        read_all(&mut transaction, fill).await?;
         transaction.commit().await?;
         self.seen = Some(Seen { data, schema, head });
-        Ok(snapshot)
+        Ok(head)
     }
 
     /// Writes down what is applied. If another transaction is in the way the next poll tries again: that delays
@@ -210,8 +209,8 @@ impl Feed for SqliteFeed {
         self.explained(result)
     }
 
-    async fn snapshot(&mut self) -> Result<Snapshot, Error> {
-        let result = self.read_everything().await;
+    async fn snapshot(&mut self, fill: &mut dyn Fill) -> Result<Revision, Error> {
+        let result = self.read_everything(fill).await;
         self.explained(result)
     }
 
@@ -332,30 +331,32 @@ async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec<Change>, E
 }
 
 /// Reads the tables a page at a time: a million rows at once would take far more memory than what is made of them.
-async fn read_all(conn: &mut SqliteConnection, snapshot: &mut Snapshot) -> Result<(), Error> {
+async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -> Result<(), Error> {
     let mut page = Page::new(rows::PRACTICE, "practice_id");
     while let Some(found) = page.next(conn).await? {
-        snapshot.practices.extend(found.iter().filter_map(|row| understood(rows::practice(row))));
+        found.iter().filter_map(|row| understood(rows::practice(row))).for_each(|practice| fill.practice(practice));
     }
     let mut page = Page::new(rows::USER, "user_id");
     while let Some(found) = page.next(conn).await? {
-        snapshot.users.extend(found.iter().filter_map(|row| understood(rows::user(row))));
+        found.iter().filter_map(|row| understood(rows::user(row))).for_each(|user| fill.user(user));
     }
     let secrets = format!("{} WHERE client_id > ? AND client_id <= ? ORDER BY client_id, generation DESC", rows::SECRET);
     let mut page = Page::new(rows::CLIENT, "client_id");
     loop {
         let after = page.after.clone();
         let Some(found) = page.next(conn).await? else { return Ok(()) };
-        let first = snapshot.clients.len();
-        snapshot.clients.extend(found.iter().filter_map(|row| understood(rows::client(row))));
+        let mut clients: Vec<Client> = found.iter().filter_map(|row| understood(rows::client(row))).collect();
         // Both come in the order of the ids, so one walk along the clients finds each secret its place.
-        let mut clients = snapshot.clients[first..].iter_mut().peekable();
+        let mut walk = clients.iter_mut().peekable();
         for row in &sqlx::query(AssertSqlSafe(secrets.as_str())).bind(after).bind(&page.after).fetch_all(&mut *conn).await? {
             let Some((id, secret)) = understood(rows::secret(row)) else { continue };
-            while clients.next_if(|client| client.id < id).is_some() {}
-            if let Some(client) = clients.peek_mut().filter(|client| client.id == id) {
+            while walk.next_if(|client| client.id < id).is_some() {}
+            if let Some(client) = walk.peek_mut().filter(|client| client.id == id) {
                 client.secrets.push(secret);
             }
+        }
+        for client in clients {
+            fill.client(client);
         }
     }
 }

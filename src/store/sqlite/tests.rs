@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::now;
 use crate::id::Revision;
 use crate::store::suite::{self, client, follow, furnish, operator, practice_id, user_id};
-use crate::store::{Change, Changes};
+use crate::store::{Change, Changes, Snapshot};
 
 /// A database in a directory of its own.
 struct World {
@@ -184,7 +184,7 @@ async fn a_row_that_is_not_understood_is_absent_and_the_rest_goes_on() {
     assert_eq!(changes.len(), 2, "{changes:?}");
     assert!(matches!(&changes[0], Change::User(_, Some(user)) if !user.api_access));
     assert!(matches!(&changes[1], Change::Client(id, None) if *id == client.id), "not a client that may call from anywhere");
-    let snapshot = feed.snapshot().await.unwrap();
+    let snapshot = suite::everything(&mut *feed).await;
     assert_eq!((snapshot.clients.len(), snapshot.practices.len(), snapshot.users.len()), (0, 1, 1));
     let error = world.store.client(client.id).await.unwrap_err();
     assert!(matches!(&error, Error::Row { table: "clients", key, .. } if *key == client.id.to_text()), "{error}");
@@ -203,7 +203,7 @@ async fn a_feed_that_cannot_prove_itself_current_fails() {
     let mut feed = world.store.feed().await.unwrap();
     feed.register(None).await.unwrap();
     run_sql(&mut conn, "DELETE FROM nodes").await.unwrap();
-    assert!(message(feed.snapshot().await).contains("no longer in the register"));
+    assert!(message(feed.snapshot(&mut Snapshot::default()).await).contains("no longer in the register"));
     assert!(message(world.store.feed().await.unwrap().poll(head).await).contains("register it first"));
 
     let (mut feed, head) = follow(&*world.store).await;
@@ -216,7 +216,7 @@ async fn a_feed_that_cannot_prove_itself_current_fails() {
     assert!(message(feed.poll(head).await).contains("is not the one"));
     run_sql(&mut conn, &format!("DROP TRIGGER log_client_update; {trigger}")).await.unwrap();
     assert!(matches!(feed.poll(head).await.unwrap(), Changes::Gap), "what changed meanwhile was not logged");
-    let head = feed.snapshot().await.unwrap().head;
+    let head = suite::everything(&mut *feed).await.head;
     assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
 
     let moved = world.dir.path().join("moved");
