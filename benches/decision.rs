@@ -45,6 +45,7 @@ fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
             allow_path_parameters: false,
             forward_authorization: false,
             body_limit_bytes: 0,
+            stale_grace: Duration::ZERO,
         })
         .collect();
     RouteTable::new(routes, false).expect("distinct prefixes")

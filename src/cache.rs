@@ -14,6 +14,7 @@ pub use freshness::{Epoch, Stale};
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -28,7 +29,7 @@ use crate::scope::ScopeRegistry;
 use crate::store::{Change, Fill, Snapshot};
 use client::Granted;
 use freshness::Freshness;
-use sync::{AtomicU8, Ordering};
+use sync::{AtomicU8, AtomicU64, Ordering};
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
@@ -51,6 +52,8 @@ pub struct Replica {
     scopes: Arc<ScopeRegistry>,
     tiers: Arc<TierNames>,
     settle: OnceLock<Settle>,
+    /// The longest grace that a route wants, in nanoseconds.
+    wanted_grace: AtomicU64,
 }
 
 /// What is to happen when something has changed, before the change counts as applied.
@@ -123,7 +126,14 @@ impl Replica {
     /// An empty replica without a lease: it admits nobody.
     #[must_use]
     pub fn new(scopes: Arc<ScopeRegistry>, tiers: Arc<TierNames>) -> Self {
-        Self { freshness: Freshness::new(), tables: ArcSwap::default(), scopes, tiers, settle: OnceLock::new() }
+        Self {
+            freshness: Freshness::new(),
+            tables: ArcSwap::default(),
+            scopes,
+            tiers,
+            settle: OnceLock::new(),
+            wanted_grace: AtomicU64::new(0),
+        }
     }
 
     /// Has `settle` run after each change and before it counts as applied, and when the lease ends: what rests on an
@@ -141,7 +151,7 @@ impl Replica {
     /// Begins to fill new tables aside: nobody waits, and nobody sees half of them.
     #[must_use]
     pub fn filling(&self) -> Filling<'_> {
-        Filling { replica: self, tables: Tables::default(), known: self.tables.load_full(), undone: 0 }
+        Filling { replica: self, tables: Tables::default(), begun: clock::now() }
     }
 
     /// Puts a snapshot in the place of everything held so far.
@@ -182,6 +192,35 @@ impl Replica {
         self.settle(&Touched::Anything);
     }
 
+    /// Has the cut end what no longer holds once the lease has run out, while others still have their grace.
+    pub fn lapse(&self) {
+        self.settle(&Touched::Anything);
+    }
+
+    /// Says how long after the lease the most lenient route would go on. Nobody does until the register of nodes knows,
+    /// so that barriers wait as long.
+    pub fn want_grace(&self, longest: Duration) {
+        self.wanted_grace.store(nanos(longest), Ordering::Release);
+    }
+
+    /// What [`Replica::want_grace`] was told last.
+    #[must_use]
+    pub fn wanted_grace(&self) -> Duration {
+        Duration::from_nanos(self.wanted_grace.load(Ordering::Acquire))
+    }
+
+    /// Allows a grace after the lease, up to `most`: no more than the register of nodes knows of, and will until this is
+    /// called again.
+    pub fn allow_grace(&self, most: Duration) {
+        self.freshness.set_grace(nanos(most));
+    }
+
+    /// The grace that is allowed.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        Duration::from_nanos(self.freshness.grace())
+    }
+
     /// Until when the replica may be believed.
     #[must_use]
     pub fn lease_until(&self) -> BootTime {
@@ -202,18 +241,24 @@ impl Replica {
 
     /// Reads a client and what `judge` makes of it, at one moment at which the replica was whole and vouched for.
     ///
-    /// `judge` may run more than once, when changes come in meanwhile.
+    /// `judge` may run more than once, when changes come in meanwhile. `grace` is how long after the end of the lease the
+    /// replica is still good enough, as far as that is allowed.
     ///
     /// # Errors
     /// [`Stale`] without a valid lease.
-    pub fn read<T>(&self, id: ClientId, mut judge: impl FnMut(Option<&Arc<ClientRecord>>) -> T) -> Result<(T, Epoch), Stale> {
-        self.freshness.read(|| clock::boot_time().0, || judge(self.tables.load().clients.get(&id).as_deref()))
+    pub fn read<T>(
+        &self,
+        id: ClientId,
+        grace: Duration,
+        mut judge: impl FnMut(Option<&Arc<ClientRecord>>) -> T,
+    ) -> Result<(T, Epoch), Stale> {
+        self.freshness.read(nanos(grace), || clock::boot_time().0, || judge(self.tables.load().clients.get(&id).as_deref()))
     }
 
-    /// Whether nothing has changed since `epoch`, and the lease still holds.
+    /// Whether nothing has changed since `epoch`, and the lease still holds, or the grace.
     #[must_use]
-    pub fn unchanged_since(&self, epoch: Epoch) -> bool {
-        self.freshness.unchanged_since(epoch, || clock::boot_time().0)
+    pub fn unchanged_since(&self, epoch: Epoch, grace: Duration) -> bool {
+        self.freshness.unchanged_since(epoch, nanos(grace), || clock::boot_time().0)
     }
 
     /// The record of a client whether or not the replica may be believed: for explanations, not for decisions.
@@ -239,6 +284,10 @@ impl Replica {
         let record = ClientRecord::new(client, practice, owner, granted, self.tiers.intern(client.tier.as_deref()));
         tables.clients.insert(id, Arc::new(record));
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Tables {

@@ -136,13 +136,19 @@ impl Follower<'_> {
 
     /// Polls, and extends the lease with each answer.
     async fn vouch(&self, feed: &mut dyn Feed, pause: &mut Duration) -> store::Error {
-        let (mut line, mut first) = (Line::default(), true);
+        let (mut line, mut first, mut lapsed) = (Line::default(), true, false);
         loop {
             let asked = clock::boot_time();
+            let grace = self.replica.wanted_grace();
+            // Less is taken back before the barriers hear of it, more is allowed only after.
+            self.replica.allow_grace(self.replica.grace().min(grace));
+            feed.want_grace(grace);
             match self.step(feed, &mut line).await {
                 Ok(changed) => {
                     // Counted from before the question: what was committed until then is in the answer.
                     self.replica.extend_lease(asked.after(self.lease));
+                    self.replica.allow_grace(feed.known_grace().min(grace));
+                    lapsed = false;
                     let took = changed.map(|age| Took::now(asked, age));
                     let entries = (first || changed.is_some()).then(|| self.replica.entries());
                     self.observer.live(self.replica.applied(), took, entries);
@@ -150,10 +156,16 @@ impl Follower<'_> {
                 }
                 Err(error @ store::Error::Deposed(_)) => return error,
                 Err(error) => {
-                    if clock::boot_time() >= self.replica.lease_until() {
+                    let (now, until) = (clock::boot_time(), self.replica.lease_until());
+                    if now >= until.after(self.replica.grace()) {
                         return error;
                     }
                     self.observer.failed(&error);
+                    if now >= until && !lapsed {
+                        self.observer.stale();
+                        self.replica.lapse();
+                        lapsed = true;
+                    }
                 }
             }
             tokio::select! {

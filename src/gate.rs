@@ -66,6 +66,12 @@ impl Permit {
         &self.route
     }
 
+    /// Whether it was given in the grace that the route has after the end of the lease.
+    #[must_use]
+    pub fn in_grace(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.epoch.in_grace())
+    }
+
     /// The client; none on a public route.
     #[must_use]
     pub fn client(&self) -> Option<&Arc<ClientRecord>> {
@@ -108,6 +114,7 @@ impl Gate {
     /// Puts a route map in the place of the one before; requests under way go on with theirs.
     pub fn install(&self, routes: Arc<RouteTable>, tiers: impl IntoIterator<Item = Tier>) {
         self.limits.install(tiers);
+        self.replica.want_grace(routes.longest_stale_grace());
         self.routes.store(routes);
     }
 
@@ -164,7 +171,7 @@ impl Gate {
         };
         let Credential::Basic(id, secret) = presented;
         let presented = Presented::new(&secret, self.pepper.as_deref());
-        let judged = self.replica.read(id, |client| {
+        let judged = self.replica.read(id, route.stale_grace, |client| {
             let Some(client) = client else {
                 // As much work as for a client that exists.
                 std::hint::black_box(presented.proves(Presented::nobody()));
@@ -198,11 +205,12 @@ impl Gate {
     /// The denial that the request would meet now.
     pub fn recheck(&self, permit: &Permit) -> Result<(), Denial> {
         let Some(caller) = &permit.caller else { return Ok(()) };
-        if self.replica.unchanged_since(caller.epoch) {
+        let grace = permit.route.stale_grace;
+        if self.replica.unchanged_since(caller.epoch, grace) {
             return Ok(());
         }
         let now = clock::now();
-        let judged = self.replica.read(caller.client.id(), |client| still(client, caller.generation, permit, now));
+        let judged = self.replica.read(caller.client.id(), grace, |client| still(client, caller.generation, permit, now));
         let (judged, _) = judged.map_err(|Stale| Denial::Unavailable)?;
         judged
     }

@@ -7,6 +7,11 @@ use crate::clock::Timestamp;
 use crate::id::ClientId;
 use crate::route::Route;
 
+/// The outcome of a request that passed.
+pub const PERMIT: &str = "permit";
+/// The same, after the end of the lease: by what was known at its end, and by the `stale_grace_ms` of the route.
+pub const PERMIT_IN_GRACE: &str = "permit_in_grace";
+
 /// One request, for the access log and the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -28,7 +33,7 @@ pub struct Record<'a> {
     pub practice: Option<&'a str>,
     /// The client, once the credential was found genuine.
     pub client: Option<ClientId>,
-    /// `permit`, or the label of the denial.
+    /// [`PERMIT`], [`PERMIT_IN_GRACE`], or the label of the denial.
     pub outcome: &'static str,
     /// The status of the answer; 0 if the connection ended before one.
     pub status: u16,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::{BootTime, Timestamp, boot_time};
-use crate::entity::{ApiAccess, Client, Practice, Role, User};
+use crate::entity::{ApiAccess, Client, Practice, Role, StoredSecret, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 
 /// Whether a URL names a database that a fleet can share, which is PostgreSQL; else it is a file of SQLite.
@@ -92,8 +92,12 @@ pub trait Fill: Send {
     fn practice(&mut self, practice: Practice);
     /// One user.
     fn user(&mut self, user: User);
-    /// One client, with all its secrets.
+    /// About how many clients there will be, before the first.
+    fn expect(&mut self, clients: usize);
+    /// One client, with none, some or all of its secrets.
     fn client(&mut self, client: Client);
+    /// One more secret of a client that has been given.
+    fn secret(&mut self, of: ClientId, secret: StoredSecret);
 }
 
 /// Everything that access depends on, as of one revision, held in lists.
@@ -118,8 +122,18 @@ impl Fill for Snapshot {
         self.users.push(user);
     }
 
+    fn expect(&mut self, clients: usize) {
+        self.clients.reserve(clients);
+    }
+
     fn client(&mut self, client: Client) {
         self.clients.push(client);
+    }
+
+    fn secret(&mut self, of: ClientId, secret: StoredSecret) {
+        let Some(client) = self.clients.iter_mut().find(|client| client.id == of) else { return };
+        client.secrets.push(secret);
+        client.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.generation));
     }
 }
 
@@ -169,6 +183,10 @@ pub trait Feed: Send {
     /// # Errors
     /// Whenever that cannot be proven: the file is locked, gone, or another one; a trigger is missing; the node is no longer registered.
     async fn poll(&mut self, after: Revision) -> Result<Changes, Error>;
+    /// Says how much longer than its lease this node would answer: the next polls write it down for the barriers.
+    fn want_grace(&mut self, grace: Duration);
+    /// How much of that barriers have known of since before the last successful poll.
+    fn known_grace(&self) -> Duration;
     /// Tells barriers that everything up to `applied` is in force on this node.
     async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error>;
     /// Takes the node out of the register; it must have stopped admitting.

@@ -78,7 +78,7 @@ fn revoke_races_a_decision(decide: fn(&World) -> bool) {
 }
 
 fn decide(world: &World) -> bool {
-    world.freshness.read(|| 0, || world.allowed()).is_ok_and(|(allowed, _)| allowed)
+    world.freshness.read(0, || 0, || world.allowed()).is_ok_and(|(allowed, _)| allowed)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{PracticeCell, UserCell};
 use crate::clock::Timestamp;
 use crate::credential::{self, Presented, SecretDigest};
-use crate::entity::Client;
+use crate::entity::{Client, StoredSecret};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::limit::TierId;
 use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
@@ -38,7 +38,25 @@ struct LiveSecret {
     ended: bool,
 }
 
+/// Of those that ended, the newest are enough; the newest of all come first.
+fn forget_the_oldest(secrets: &mut Vec<LiveSecret>) {
+    let mut ended = 0;
+    secrets.retain(|secret| {
+        ended += usize::from(secret.ended);
+        !secret.ended || ended <= ENDED_KEPT
+    });
+}
+
 impl LiveSecret {
+    fn new(secret: &StoredSecret, now: Timestamp) -> Self {
+        Self {
+            generation: secret.generation,
+            digest: secret.digest.clone(),
+            expires_at: secret.expires_at,
+            ended: !credential::usable_at(secret.expires_at, now),
+        }
+    }
+
     fn usable_at(&self, now: Timestamp) -> bool {
         !self.ended && credential::usable_at(self.expires_at, now)
     }
@@ -90,13 +108,9 @@ impl ClientRecord {
         granted: Arc<Granted>,
         tier: TierId,
     ) -> Self {
-        let mut ended = 0;
         let now = crate::clock::now();
-        let secrets = client.secrets.iter().filter(|secret| {
-            let usable = credential::usable_at(secret.expires_at, now);
-            ended += usize::from(!usable);
-            usable || ended <= ENDED_KEPT
-        });
+        let mut secrets = client.secrets.iter().map(|secret| LiveSecret::new(secret, now)).collect();
+        forget_the_oldest(&mut secrets);
         Self {
             id: client.id,
             practice,
@@ -105,16 +119,19 @@ impl ClientRecord {
             expires_at: client.expires_at,
             revoked: client.revoked_at.is_some(),
             tier,
-            secrets: secrets
-                .map(|secret| LiveSecret {
-                    generation: secret.generation,
-                    digest: secret.digest.clone(),
-                    expires_at: secret.expires_at,
-                    ended: !credential::usable_at(secret.expires_at, now),
-                })
-                .collect(),
+            secrets: secrets.into(),
             allowed: client.allowed_addresses.clone().into(),
         }
+    }
+
+    /// Adds a secret that was read later, at `now`.
+    pub(super) fn add_secret(&mut self, secret: &StoredSecret, now: Timestamp) {
+        let mut secrets = std::mem::take(&mut self.secrets).into_vec();
+        let place = secrets.partition_point(|known| known.generation > secret.generation);
+        secrets.reserve_exact(1);
+        secrets.insert(place, LiveSecret::new(secret, now));
+        forget_the_oldest(&mut secrets);
+        self.secrets = secrets.into();
     }
 
     /// The newer record, with what had ended for good here ended there as well; `None` where it is so already.

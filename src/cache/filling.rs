@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Applied, Entries, Replica, Tables, Touched};
-use crate::entity::{Client, Practice, User};
-use crate::id::Revision;
+use super::{Applied, Entries, Map, Replica, Tables, Touched};
+use crate::clock::Timestamp;
+use crate::entity::{Client, Practice, StoredSecret, User};
+use crate::id::{ClientId, Revision};
 use crate::store::Fill;
 
 /// Tables that are being filled with a snapshot; given up, it changes nothing.
 pub struct Filling<'a> {
     pub(super) replica: &'a Replica,
     pub(super) tables: Tables,
-    pub(super) known: Arc<Tables>,
-    pub(super) undone: usize,
+    pub(super) begun: Timestamp,
 }
 
 impl Filling<'_> {
@@ -24,19 +24,36 @@ impl Filling<'_> {
 
     /// Puts what was filled in, which is as of `head`, in the place of everything held so far.
     pub fn finish(self, head: Revision) -> Applied {
-        if self.undone > 0 {
-            tracing::error!(
-                clients = self.undone,
-                "timeline_regression: the database has forgotten revocations that were in force, as after a failover to a standby that was behind; this node goes on denying, others may not: revoke these clients again"
-            );
-        }
+        self.keep_ended();
         let (replica, tables) = (self.replica, Arc::new(self.tables));
         replica.freshness.replace(head.0, || replica.tables.store(tables), || replica.settle(&Touched::Anything));
         Applied(head)
     }
+
+    /// What has ended is final in the table, so only a database that has lost what it acknowledged can say otherwise.
+    fn keep_ended(&self) {
+        let mut undone = 0_usize;
+        for known in &self.replica.tables.load().clients {
+            let Some(mut new) = self.tables.clients.get_mut(known.key()) else { continue };
+            if let Some(kept) = known.keep_ended(&new) {
+                undone += 1;
+                *new = Arc::new(kept);
+            }
+        }
+        if undone > 0 {
+            tracing::error!(
+                clients = undone,
+                "timeline_regression: the database has forgotten revocations that were in force, as after a failover to a standby that was behind; this node goes on denying, others may not: revoke these clients again"
+            );
+        }
+    }
 }
 
 impl Fill for Filling<'_> {
+    fn expect(&mut self, clients: usize) {
+        self.tables.clients = Map::with_capacity_and_hasher(clients, foldhash::fast::RandomState::default());
+    }
+
     fn practice(&mut self, practice: Practice) {
         self.tables.set_practice(&practice.id, Some(&practice));
     }
@@ -47,12 +64,13 @@ impl Fill for Filling<'_> {
 
     fn client(&mut self, client: Client) {
         self.replica.set_client(&self.tables, client.id, Some(&client));
-        let Some(known) = self.known.clients.get(&client.id) else { return };
-        let kept = self.tables.clients.get(&client.id).and_then(|new| known.keep_ended(&new));
-        if let Some(kept) = kept {
-            // Final in the table, so only a database that has lost what it acknowledged can say otherwise.
-            self.undone += 1;
-            self.tables.clients.insert(client.id, Arc::new(kept));
+    }
+
+    fn secret(&mut self, of: ClientId, secret: StoredSecret) {
+        let Some(mut client) = self.tables.clients.get_mut(&of) else { return };
+        // Nobody else has seen these tables yet.
+        if let Some(client) = Arc::get_mut(&mut client) {
+            client.add_secret(&secret, self.begun);
         }
     }
 }

@@ -13,7 +13,18 @@ pub struct Stale;
 
 /// The state of the replica that a decision rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Epoch(u64);
+pub struct Epoch {
+    version: u64,
+    in_grace: bool,
+}
+
+impl Epoch {
+    /// Whether the lease had run out, and the grace of the one who asked had not.
+    #[must_use]
+    pub const fn in_grace(self) -> bool {
+        self.in_grace
+    }
+}
 
 /// Guards contents that are kept elsewhere: who writes them does so through `apply` or `replace`, who reads them through `read`.
 #[derive(Debug)]
@@ -24,13 +35,16 @@ pub struct Freshness {
     applied: AtomicU64,
     /// Until when the contents may be believed, in nanoseconds of the boot clock.
     lease_until: AtomicU64,
+    /// The most by which anybody may go beyond the lease, in nanoseconds: as much as the register of nodes knows of.
+    grace: AtomicU64,
     /// One writer at a time.
     writing: Mutex<()>,
 }
 
 impl Freshness {
     pub fn new() -> Self {
-        Self { version: AtomicU64::new(0), applied: AtomicU64::new(0), lease_until: AtomicU64::new(0), writing: Mutex::new(()) }
+        let zero = || AtomicU64::new(0);
+        Self { version: zero(), applied: zero(), lease_until: zero(), grace: zero(), writing: Mutex::new(()) }
     }
 
     /// Runs `write`, which brings the contents from `base` to `head`, unless they are there or further, or have not come
@@ -76,6 +90,26 @@ impl Freshness {
         self.lease_until.store(0, Ordering::Release);
     }
 
+    pub fn set_grace(&self, most: u64) {
+        self.grace.store(most, Ordering::Release);
+    }
+
+    pub fn grace(&self) -> u64 {
+        self.grace.load(Ordering::Acquire)
+    }
+
+    /// Whether the contents may be believed, by the lease or by a grace after it.
+    fn held(&self, now: u64, grace: u64) -> Held {
+        let until = self.lease_until.load(Ordering::Acquire);
+        if now < until {
+            Held::Lease
+        } else if until > 0 && now < until.saturating_add(grace.min(self.grace())) {
+            Held::Grace
+        } else {
+            Held::Not
+        }
+    }
+
     pub fn lease_until(&self) -> u64 {
         self.lease_until.load(Ordering::Acquire)
     }
@@ -84,8 +118,8 @@ impl Freshness {
         self.applied.load(Ordering::Acquire)
     }
 
-    /// What `contents` reads, as of one moment at which it was whole and the lease held.
-    pub fn read<T>(&self, mut now: impl FnMut() -> u64, mut contents: impl FnMut() -> T) -> Result<(T, Epoch), Stale> {
+    /// What `contents` reads, as of one moment at which it was whole and the lease held, or `grace` after it.
+    pub fn read<T>(&self, grace: u64, mut now: impl FnMut() -> u64, mut contents: impl FnMut() -> T) -> Result<(T, Epoch), Stale> {
         for _ in 0..SPINS {
             let version = self.version.load(Ordering::Acquire);
             if version % 2 == 1 {
@@ -95,21 +129,38 @@ impl Freshness {
             let read = contents();
             // The lease is read after the contents, and the version last of all. While the version is what it was, no
             // change has been acknowledged since the contents were read, so the answer counts as given before it.
-            let held = now() < self.lease_until.load(Ordering::Acquire);
+            let held = self.held(now(), grace);
             fence(Ordering::Acquire);
             if self.version.load(Ordering::Relaxed) == version {
-                return if held { Ok((read, Epoch(version))) } else { Err(Stale) };
+                return held.epoch(version).map(|epoch| (read, epoch));
             }
         }
         // Changes come in faster than we read: stand in line with the writer.
         let _writing = lock(&self.writing);
         let read = contents();
-        let epoch = Epoch(self.version.load(Ordering::Relaxed));
-        if now() < self.lease_until.load(Ordering::Acquire) { Ok((read, epoch)) } else { Err(Stale) }
+        let version = self.version.load(Ordering::Relaxed);
+        self.held(now(), grace).epoch(version).map(|epoch| (read, epoch))
     }
 
-    /// Whether the contents are still those of `epoch` and the lease holds.
-    pub fn unchanged_since(&self, epoch: Epoch, now: impl FnOnce() -> u64) -> bool {
-        now() < self.lease_until.load(Ordering::Acquire) && self.version.load(Ordering::Acquire) == epoch.0
+    /// Whether the contents are still those of `epoch` and the lease holds, or the grace after it.
+    pub fn unchanged_since(&self, epoch: Epoch, grace: u64, now: impl FnOnce() -> u64) -> bool {
+        self.held(now(), grace) != Held::Not && self.version.load(Ordering::Acquire) == epoch.version
+    }
+}
+
+/// By what the contents may be believed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Lease,
+    Grace,
+    Not,
+}
+
+impl Held {
+    fn epoch(self, version: u64) -> Result<Epoch, Stale> {
+        match self {
+            Self::Not => Err(Stale),
+            _ => Ok(Epoch { version, in_grace: self == Self::Grace }),
+        }
     }
 }

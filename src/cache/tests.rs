@@ -45,13 +45,35 @@ fn facts(replica: &Replica, client: &Client) -> Option<Facts> {
 fn nobody_is_admitted_without_a_lease() {
     let replica = replica();
     let id = ClientId::from_random([1; 20]);
-    assert_eq!(replica.read(id, |_| ()).unwrap_err(), Stale);
+    assert_eq!(replica.read(id, Duration::ZERO, |_| ()).unwrap_err(), Stale);
     replica.extend_lease(clock::boot_time().after(HOUR));
-    let ((), epoch) = replica.read(id, |client| assert!(client.is_none())).unwrap();
-    assert!(replica.unchanged_since(epoch));
+    let ((), epoch) = replica.read(id, Duration::ZERO, |client| assert!(client.is_none())).unwrap();
+    assert!(replica.unchanged_since(epoch, Duration::ZERO));
     replica.end_lease();
-    assert!(!replica.unchanged_since(epoch));
-    assert_eq!(replica.read(id, |_| ()).unwrap_err(), Stale);
+    assert!(!replica.unchanged_since(epoch, Duration::ZERO));
+    assert_eq!(replica.read(id, Duration::ZERO, |_| ()).unwrap_err(), Stale);
+}
+
+#[test]
+fn a_grace_is_no_longer_than_is_allowed_and_none_after_the_lease_was_ended() {
+    let replica = replica();
+    let id = ClientId::from_random([1; 20]);
+    let held = |grace| replica.read(id, grace, |_| ()).map(|((), epoch)| epoch.in_grace());
+    replica.allow_grace(HOUR);
+    assert_eq!(held(HOUR), Err(Stale), "there was never a lease");
+    let just_over = clock::boot_time();
+    replica.extend_lease(just_over);
+    assert_eq!((held(HOUR), held(Duration::ZERO)), (Ok(true), Err(Stale)));
+    let ((), epoch) = replica.read(id, HOUR, |_| ()).unwrap();
+    assert!(replica.unchanged_since(epoch, HOUR) && !replica.unchanged_since(epoch, Duration::ZERO));
+    replica.allow_grace(Duration::ZERO);
+    assert_eq!(held(HOUR), Err(Stale), "barriers would not wait that long");
+    replica.allow_grace(HOUR);
+    replica.end_lease();
+    assert_eq!(held(HOUR), Err(Stale));
+    assert!(!replica.unchanged_since(epoch, HOUR));
+    replica.extend_lease(clock::boot_time().after(HOUR));
+    assert_eq!(held(HOUR), Ok(false));
 }
 
 #[test]

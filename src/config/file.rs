@@ -275,6 +275,10 @@ pub struct RouteFile {
     /// Bytes of content that it takes; `limits.body_bytes` if left out.
     #[schemars(range(min = 0, max = 1_099_511_627_776_i64))]
     pub body_limit_bytes: Option<u64>,
+    /// How much longer than the lease it may be answered when the store cannot be asked, in milliseconds; 0. Every change
+    /// of access, on any route, is said to be in force that much later at the worst.
+    #[schemars(range(min = 0, max = 3_600_000))]
+    pub stale_grace_ms: u32,
 }
 
 /// A rate limit.

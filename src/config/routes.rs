@@ -238,6 +238,9 @@ fn build_route(
             None
         }
     };
+    if file.stale_grace_ms > 0 && matches!(requirement, Some((Requirement::Public, _))) {
+        found.wrong(&of("stale_grace_ms"), "means nothing where everybody may pass: leave it out");
+    }
     let names: Vec<&str> = upstreams.keys().map(|name| &**name).collect();
     let upstream = upstreams
         .get(file.upstream.as_str())
@@ -254,6 +257,7 @@ fn build_route(
         allow_path_parameters: file.allow_path_parameters,
         forward_authorization: file.forward_authorization,
         body_limit_bytes: file.body_limit_bytes.unwrap_or(gateway.limits.body_bytes),
+        stale_grace: Duration::from_millis(file.stale_grace_ms.into()),
     })
 }
 

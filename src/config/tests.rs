@@ -162,7 +162,16 @@ fn every_mistake_is_told_with_file_line_and_key() {
             "routes.toml:12:14: tiers.gold.per_second: 0 is out of bounds",
         ),
         ("", &format!("{ROUTES}\n[tiers.gold]\nburst = 1\n"), "tiers.gold: the key `per_second` is missing"),
-        ("", &format!("{ROUTES}\nstale_grace_ms = 5\n"), "routes[0].stale_grace_ms: unknown key"),
+        (
+            "",
+            &format!("{ROUTES}\nstale_grace_ms = 3600001\n"),
+            "routes[0].stale_grace_ms: 3600001 is out of bounds: expected an integer from 0 to 3600000",
+        ),
+        (
+            "",
+            &format!("{ROUTES}\n[[routes]]\nprefix = \"/p\"\npublic = true\nupstream = \"core\"\nstale_grace_ms = 5\n"),
+            "routes[1].stale_grace_ms: means nothing where everybody may pass",
+        ),
         ("", "scopes = []\nroutes = []\n", "routes: there is no route"),
     ];
     for (gateway, routes, says) in rows {

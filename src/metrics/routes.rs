@@ -6,11 +6,9 @@ use std::sync::OnceLock;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use crate::access::Denial;
-use crate::record::Record;
+use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
 use crate::route::{Method, RouteTable};
 
-/// The outcome of a request that passed.
-const PERMIT: &str = "permit";
 /// The route of a request that found none.
 const NO_ROUTE: &str = "none";
 const CLASSES: [&str; 2] = ["safe", "unsafe"];
@@ -40,7 +38,7 @@ impl RouteMetrics {
         latency: &HistogramVec,
         decisions: &IntCounterVec,
     ) -> Self {
-        let mut outcomes = vec![PERMIT];
+        let mut outcomes = vec![PERMIT, PERMIT_IN_GRACE];
         outcomes.extend(Denial::every_label());
         let labels = table.routes().iter().map(|route| route.prefix.as_str()).chain([NO_ROUTE]);
         let per_route = |label: &str| PerRoute {

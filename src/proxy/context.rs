@@ -15,7 +15,7 @@ use crate::cache::ClientRecord;
 use crate::clock::{self, BootTime, Timestamp};
 use crate::gate::Permit;
 use crate::limit::Quota;
-use crate::record::Record;
+use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
 use crate::route::Route;
 
 /// One request.
@@ -113,12 +113,16 @@ impl Context {
             route: self.route.as_deref(),
             practice: self.client.as_ref().map(|client| client.practice_id().as_str()),
             client: self.client.as_ref().map(|client| client.id()),
-            outcome: self.denial.as_ref().map_or("permit", Denial::label),
+            outcome: self.denial.as_ref().map_or_else(|| self.passed(), Denial::label),
             status: self.status,
             latency: self.latency(),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
+    }
+
+    fn passed(&self) -> &'static str {
+        if self.permit.as_ref().is_some_and(|permit| permit.in_grace()) { PERMIT_IN_GRACE } else { PERMIT }
     }
 
     fn latency(&self) -> Duration {

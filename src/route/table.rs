@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Method, MethodSet, PathPrefix};
 use crate::id::RouteId;
@@ -53,6 +54,8 @@ pub struct Route {
     pub forward_authorization: bool,
     /// The longest content it takes, in bytes.
     pub body_limit_bytes: u64,
+    /// How much longer than the lease it may be answered. Every change is said to be in force that much later at the worst.
+    pub stale_grace: Duration,
 }
 
 /// Why no route was found.
@@ -140,6 +143,12 @@ impl RouteTable {
     #[must_use]
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
+    }
+
+    /// The longest that any route may be answered after the end of the lease.
+    #[must_use]
+    pub fn longest_stale_grace(&self) -> Duration {
+        self.routes.iter().map(|route| route.stale_grace).max().unwrap_or_default()
     }
 
     fn node(&self, path: &str) -> Option<&Node> {

@@ -27,5 +27,6 @@ pub fn route(prefix: &str, requirement: Requirement) -> Route {
         allow_path_parameters: false,
         forward_authorization: false,
         body_limit_bytes: 1024,
+        stale_grace: Duration::ZERO,
     }
 }

@@ -68,7 +68,13 @@ impl Timing {
     /// How long after a heartbeat was sent its lease may be believed in, on any clock that is right within a thousandth:
     /// L(1+2ρ)+P, and one tick.
     pub(super) fn bound(&self) -> Duration {
-        self.lease + self.lease / 500 + self.freeze_allowance + Duration::from_millis(1)
+        self.bound_with(Duration::ZERO)
+    }
+
+    /// The same for a node that answers `grace` longer.
+    pub(super) fn bound_with(&self, grace: Duration) -> Duration {
+        let longest = self.lease + grace;
+        longest + longest / 500 + self.freeze_allowance + Duration::from_millis(1)
     }
 
     /// How long a question may take before its connection is given up.

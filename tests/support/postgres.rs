@@ -104,7 +104,8 @@ impl Postgres {
 
     /// Starts it again, on the same port.
     pub fn resume(&self) {
-        assert!(self.try_resume(), "PostgreSQL does not start again");
+        let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        assert!(self.try_resume(), "PostgreSQL does not start again; its log:\n{}", log());
     }
 
     /// Ends every process of it at once, with no chance to do anything: `kill -9`, or a power cut.
@@ -119,6 +120,10 @@ impl Postgres {
         // Its memory is free for the next start only when the last one is gone.
         while all.iter().any(|process| status(*process).is_some_and(|(state, _)| state != 'Z')) {
             std::thread::yield_now();
+        }
+        // They name a process that, dead as it is, may not have been buried yet: the next start would take it for alive.
+        for lock in ["data/postmaster.pid", &format!(".s.PGSQL.{}.lock", self.port)] {
+            fs::remove_file(self.folder.join(lock)).expect("the folder is the server's own");
         }
     }
 

@@ -175,6 +175,7 @@ impl World {
             allow_path_parameters: false,
             forward_authorization: false,
             body_limit_bytes: 1000,
+            stale_grace: Duration::ZERO,
         };
         let routes = vec![
             route(0, "/billing", &[up], Requirement::Public, MethodSet::ALL),

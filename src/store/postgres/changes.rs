@@ -1,7 +1,5 @@
 //! Reading the change log, and everything there is.
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
@@ -11,8 +9,7 @@ use super::read::ONE_VIEW;
 use super::register::Node;
 use super::write::revision_of;
 use super::{rows, told};
-use crate::entity::StoredSecret;
-use crate::id::{ClientId, Revision};
+use crate::id::Revision;
 use crate::store::{Changes, Error, Fill};
 
 /// The most changed rows that are read as changes; beyond that a snapshot is the quicker reading.
@@ -40,46 +37,24 @@ pub(super) async fn everything(conn: &mut PgConnection, node: &Node, fill: &mut 
     let mut transaction = conn.begin_with(ONE_VIEW).await?;
     sqlx::raw_sql("SET LOCAL statement_timeout = 0").execute(&mut *transaction).await?;
     let head = head(&mut transaction, node).await?;
+    let estimate: f32 =
+        sqlx::query_scalar("SELECT reltuples FROM pg_class WHERE oid = 'gateway.clients'::regclass").fetch_one(&mut *transaction).await?;
+    fill.expect(expected(estimate));
     copy(&mut transaction, rows::PRACTICE, |row| understood(rows::practice(row)).into_iter().for_each(|practice| fill.practice(practice)))
         .await?;
     copy(&mut transaction, rows::USER, |row| understood(rows::user(row)).into_iter().for_each(|user| fill.user(user))).await?;
-    let mut secrets = Secrets::default();
-    copy(&mut transaction, rows::SECRET, |row| understood(rows::secret(row)).into_iter().for_each(|(of, secret)| secrets.add(of, secret)))
+    // In no order: to sort a million rows costs the database more than to look up each client here.
+    copy(&mut transaction, rows::CLIENT, |row| understood(rows::client(row)).into_iter().for_each(|client| fill.client(client))).await?;
+    copy(&mut transaction, rows::SECRET, |row| understood(rows::secret(row)).into_iter().for_each(|(of, secret)| fill.secret(of, secret)))
         .await?;
-    copy(&mut transaction, rows::CLIENT, |row| {
-        let Some(mut client) = understood(rows::client(row)) else { return };
-        client.secrets = secrets.of(client.id);
-        fill.client(client);
-    })
-    .await?;
     transaction.commit().await?;
     Ok(head)
 }
 
-/// Secrets that wait for their client to be read. In no order: to sort a million rows costs the database more than to
-/// look up each client here.
-#[derive(Default)]
-struct Secrets {
-    /// The last one of each client.
-    last: HashMap<ClientId, usize, foldhash::fast::RandomState>,
-    /// Each with the one of the same client before it.
-    all: Vec<(StoredSecret, Option<usize>)>,
-}
-
-impl Secrets {
-    fn add(&mut self, of: ClientId, secret: StoredSecret) {
-        let before = self.last.insert(of, self.all.len());
-        self.all.push((secret, before));
-    }
-
-    /// Those of one client, the newest first.
-    fn of(&self, of: ClientId) -> Vec<StoredSecret> {
-        let last = self.last.get(&of).map(|at| &self.all[*at]);
-        let chain = std::iter::successors(last, |(_, before)| before.map(|at| &self.all[at]));
-        let mut found: Vec<StoredSecret> = chain.map(|(secret, _)| secret.clone()).collect();
-        found.sort_unstable_by_key(|secret| Reverse(secret.generation));
-        found
-    }
+/// The planner's estimate, which is negative before the first; and no more than some memory's worth of it is believed.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between the two bounds")]
+fn expected(estimate: f32) -> usize {
+    estimate.clamp(0.0, 4e6) as usize
 }
 
 /// The newest change, in the history that the node has joined.

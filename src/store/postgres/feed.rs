@@ -29,6 +29,8 @@ pub(super) struct PgFeed {
     silent: Silent,
     chores_done: BootTime,
     asked: BootTime,
+    /// How much longer than its lease this node would answer, and how much of that the register says.
+    grace: (Duration, Duration),
 }
 
 /// Since when, by this node's own clock, each node of the register has shown no new heartbeat.
@@ -37,7 +39,15 @@ struct Silent(HashMap<String, (i64, BootTime)>);
 
 impl PgFeed {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, conn: None, node: None, silent: Silent::default(), chores_done: BootTime(0), asked: BootTime(0) }
+        Self {
+            shared,
+            conn: None,
+            node: None,
+            silent: Silent::default(),
+            chores_done: BootTime(0),
+            asked: BootTime(0),
+            grace: Default::default(),
+        }
     }
 
     /// Runs `work` on the connection, in a time that is at most `limit`. Where it fails the connection is gone.
@@ -134,15 +144,25 @@ impl Feed for PgFeed {
     async fn poll(&mut self, after: Revision) -> Result<Changes, Error> {
         self.asked = boot_time();
         let node = self.node()?;
-        let limit = self.shared.timing.patience();
-        self.on(Some(limit), async |conn, this| {
-            node.beat(conn, i64::try_from(after.0).unwrap_or(i64::MAX)).await?;
+        let timing = self.shared.timing;
+        self.on(Some(timing.patience()), async |conn, this| {
+            let grace = this.grace.0;
+            node.beat(conn, i64::try_from(after.0).unwrap_or(i64::MAX), timing.bound_with(grace)).await?;
             let changes = changes::after(conn, &node, after).await?;
+            this.grace.1 = grace;
             this.reap(conn).await?;
             this.chores(conn).await?;
             Ok(changes)
         })
         .await
+    }
+
+    fn want_grace(&mut self, grace: Duration) {
+        self.grace.0 = grace;
+    }
+
+    fn known_grace(&self) -> Duration {
+        self.grace.1
     }
 
     async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! A node's place in the register, and the proof that the log it follows can be relied on.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::{Timing, fault::unusable};
@@ -24,7 +26,7 @@ impl Node {
             "INSERT INTO gateway.nodes (node_id, history, bound_ms, name, version) VALUES ($1, gateway.history(), $2, $3, $4) RETURNING history",
         )
         .bind(&id)
-        .bind(i64::try_from(timing.bound().as_millis()).unwrap_or(i64::MAX))
+        .bind(millis(timing.bound()))
         .bind(host_name())
         .bind(env!("CARGO_PKG_VERSION"))
         .fetch_one(conn)
@@ -40,12 +42,15 @@ impl Node {
 
     /// Proves that the node is current: a write, which only a primary that can still commit will acknowledge. What it
     /// is asked for afterwards was committed before, or will be waited for.
-    pub(super) async fn beat(&self, conn: &mut PgConnection, applied: i64) -> Result<(), Error> {
-        let done = sqlx::query("UPDATE gateway.nodes SET beat = beat + 1, applied = greatest(applied, $2) WHERE node_id = $1")
-            .bind(&self.id)
-            .bind(applied)
-            .execute(conn)
-            .await?;
+    /// Barriers learn at the same time for how long it may answer after this.
+    pub(super) async fn beat(&self, conn: &mut PgConnection, applied: i64, bound: Duration) -> Result<(), Error> {
+        let done =
+            sqlx::query("UPDATE gateway.nodes SET beat = beat + 1, applied = greatest(applied, $2), bound_ms = $3 WHERE node_id = $1")
+                .bind(&self.id)
+                .bind(applied)
+                .bind(millis(bound))
+                .execute(conn)
+                .await?;
         self.still_there(done.rows_affected())
     }
 
@@ -81,4 +86,8 @@ pub(super) async fn prove_log(conn: &mut PgConnection) -> Result<(), Error> {
 /// For people who look at the register.
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| String::new(), |name| name.trim().to_owned())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,7 @@
 //! The suite of every store on a PostgreSQL of the test's own, and what only a fleet has.
 
 mod faults;
+mod grace;
 mod opening;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
@@ -330,7 +331,7 @@ impl Node {
 
     fn admits(&self, app: &Client) -> bool {
         self.replica
-            .read(app.id, |client| client.is_some_and(|client| !client.facts([127, 0, 0, 1].into(), now()).revoked))
+            .read(app.id, Duration::ZERO, |client| client.is_some_and(|client| !client.facts([127, 0, 0, 1].into(), now()).revoked))
             .is_ok_and(|(yes, _)| yes)
     }
 }

@@ -66,8 +66,8 @@ impl SqliteStore {
                 behind.applied += 1;
             } else {
                 behind.locks.push(lock_file);
-                behind.lease = behind.lease.max(Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0)));
             }
+            behind.lease = behind.lease.max(Duration::from_millis(u64::try_from(lease_ms).unwrap_or(0)));
         }
         Ok(behind)
     }

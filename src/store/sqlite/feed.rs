@@ -39,6 +39,8 @@ pub(super) struct SqliteFeed {
     seen: Option<Seen>,
     /// An acknowledgement that another transaction was in the way of.
     unacknowledged: Option<Revision>,
+    /// How much longer than its lease this node would answer, and how much of that the register says.
+    grace: (Duration, Duration),
 }
 
 #[derive(Clone, Copy)]
@@ -57,7 +59,7 @@ impl SqliteFeed {
         // NORMAL: an acknowledgement need not survive a power cut, so it need not wait for the disk. What others
         // commit is synced by them.
         let conn = open::options(&shared.path, super::BUSY).synchronous(SqliteSynchronous::Normal).row_buffer_size(1024).connect().await?;
-        Ok(Self { shared, conn, node: None, watched: Vec::new(), seen: None, unacknowledged: None })
+        Ok(Self { shared, conn, node: None, watched: Vec::new(), seen: None, unacknowledged: None, grace: Default::default() })
     }
 
     /// Takes the serve lock, or finds that this process has it.
@@ -100,7 +102,7 @@ impl SqliteFeed {
         sqlx::query("INSERT INTO nodes (node_id, started_at, applied, lease_ms, lock_file) VALUES (?, ?, 0, ?, ?)")
             .bind(&node)
             .bind(now().0)
-            .bind(i64::try_from(LEASE.as_millis()).expect("a second"))
+            .bind(lease_ms(Duration::ZERO))
             .bind(&lock)
             .execute(&mut *transaction)
             .await?;
@@ -111,6 +113,7 @@ impl SqliteFeed {
         self.node = Some(node.clone());
         self.seen = None;
         self.unacknowledged = None;
+        self.grace.1 = Duration::ZERO;
         Ok(node)
     }
 
@@ -130,6 +133,9 @@ impl SqliteFeed {
         self.check_files()?;
         if let Some(applied) = self.unacknowledged {
             self.mark_applied(applied).await?;
+        }
+        if self.grace.0 != self.grace.1 {
+            self.write_grace().await?;
         }
         let data = self.data_version().await?;
         if self.seen.is_some_and(|seen| seen.data == data && seen.head == after) {
@@ -196,6 +202,17 @@ impl SqliteFeed {
         }
     }
 
+    /// As above: what cannot be written now is at the next poll, and does not count before.
+    async fn write_grace(&mut self) -> Result<(), Error> {
+        let (wanted, result) = (self.grace.0, sqlx::query("UPDATE nodes SET lease_ms = ? WHERE node_id = ?"));
+        match result.bind(lease_ms(wanted)).bind(&self.node).execute(&mut self.conn).await {
+            Ok(_) => self.grace.1 = wanted,
+            Err(error) if is_busy(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
     fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         result.map_err(|error| explain(&self.shared.path, error))
     }
@@ -217,6 +234,14 @@ impl Feed for SqliteFeed {
     async fn poll(&mut self, after: Revision) -> Result<Changes, Error> {
         let result = self.read_changes(after).await;
         self.explained(result)
+    }
+
+    fn want_grace(&mut self, grace: Duration) {
+        self.grace.0 = grace;
+    }
+
+    fn known_grace(&self) -> Duration {
+        self.grace.1
     }
 
     async fn acknowledge(&mut self, applied: Revision) -> Result<(), Error> {
@@ -392,6 +417,10 @@ impl Page {
 /// A row that is not understood is as good as absent: whatever it says, nothing is admitted by it.
 fn understood<T>(row: Result<T, Error>) -> Option<T> {
     row.inspect_err(|error| tracing::error!(%error, "a row is left out; nothing is admitted by it")).ok()
+}
+
+fn lease_ms(grace: Duration) -> i64 {
+    i64::try_from((LEASE + grace).as_millis()).unwrap_or(i64::MAX)
 }
 
 fn as_integer(revision: Revision) -> i64 {
