@@ -166,6 +166,10 @@ impl Follower<'_> {
                         self.replica.lapse();
                         lapsed = true;
                     }
+                    sleep(*pause).await;
+                    if lapsed {
+                        *pause = (*pause * 2).min(RETRY.1);
+                    }
                 }
             }
             tokio::select! {

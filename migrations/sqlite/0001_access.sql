@@ -58,7 +58,7 @@ CREATE TABLE nodes (
     node_id    TEXT    NOT NULL PRIMARY KEY,
     started_at INTEGER NOT NULL,
     applied    INTEGER NOT NULL DEFAULT 0,
-    lease_ms   INTEGER NOT NULL CHECK (lease_ms BETWEEN 1 AND 3600000),
+    lease_ms   INTEGER NOT NULL CHECK (lease_ms BETWEEN 1 AND 86400000),
     -- which lock file the node holds, as `device:inode`: a lock on another file proves nothing about the node
     lock_file  TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;

@@ -4,6 +4,7 @@
 
 mod answers;
 mod changes;
+mod grace;
 mod headers;
 mod logs;
 mod management;
