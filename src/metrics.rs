@@ -3,6 +3,7 @@
 //! Labels are bounded: `route` by the prefixes of the route map and `none`, `reason` and `outcome` by the labels of the denials
 //! and `permit`, `method` by `safe` and `unsafe`, the rest by the few words that stand here.
 
+mod heartbeats;
 mod process;
 mod routes;
 
@@ -15,6 +16,7 @@ use prometheus::{
 };
 
 use crate::cache::Entries;
+use crate::clock::BootTime;
 use crate::id::Revision;
 use crate::route::RouteTable;
 
@@ -37,6 +39,7 @@ pub struct Metrics {
     polls: [IntCounter; 2],
     apply: Histogram,
     propagation: Histogram,
+    heartbeats: heartbeats::Heartbeats,
     lease: Gauge,
     lease_source: Mutex<Option<Source<f64>>>,
     active_source: Mutex<Option<Source<(usize, usize)>>>,
@@ -93,6 +96,7 @@ impl Metrics {
             polls: ["ok", "failed"].map(|result| polls.with_label_values(&[result])),
             apply: add(&registry, Histogram::with_opts(apply)),
             propagation: add(&registry, Histogram::with_opts(propagation)),
+            heartbeats: heartbeats::Heartbeats::new(&registry),
             lease: add(
                 &registry,
                 Gauge::new(
@@ -156,6 +160,17 @@ impl Metrics {
         self.polls[1].inc();
     }
 
+    /// The store has answered a heartbeat after `took`: what was committed until `asked` is in force, and the fleet has so
+    /// many nodes.
+    pub fn heartbeat_answered(&self, asked: BootTime, took: Duration, nodes: usize) {
+        self.heartbeats.answered(asked, took, nodes);
+    }
+
+    /// A heartbeat has failed; or has found, `deposed`, that the node was out of the register.
+    pub fn heartbeat_failed(&self, deposed: bool) {
+        self.heartbeats.failed(deposed);
+    }
+
     /// The lease has run out.
     pub fn feed_stale(&self) {
         self.feed_state.set(2);
@@ -196,6 +211,7 @@ impl Metrics {
             self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
             self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
         }
+        self.heartbeats.read();
         self.process.read();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics with valid names encode");

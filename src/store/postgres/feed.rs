@@ -27,6 +27,8 @@ pub(super) struct PgFeed {
     conn: Option<PgConnection>,
     node: Option<Node>,
     silent: Silent,
+    /// In the register, when it was last read.
+    nodes: usize,
     chores_done: BootTime,
     asked: BootTime,
 }
@@ -37,7 +39,7 @@ struct Silent(HashMap<String, (i64, BootTime)>);
 
 impl PgFeed {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, conn: None, node: None, silent: Silent::default(), chores_done: BootTime(0), asked: BootTime(0) }
+        Self { shared, conn: None, node: None, silent: Silent::default(), nodes: 0, chores_done: BootTime(0), asked: BootTime(0) }
     }
 
     /// Runs `work` on the connection, in a time that is at most `limit`. Where it fails the connection is gone.
@@ -83,6 +85,7 @@ impl PgFeed {
             sqlx::query_as("SELECT node_id, beat, bound_ms FROM gateway.nodes").fetch_all(&mut *conn).await?;
         // After the reading: what is seen now was there already.
         let now = boot_time();
+        self.nodes = rows.len();
         self.silent.0.retain(|id, _| rows.iter().any(|(known, ..)| known == id));
         for (id, beat, bound_ms) in rows {
             let seen = self.silent.0.entry(id.clone()).or_insert((beat, now));
@@ -95,6 +98,7 @@ impl PgFeed {
                     .execute(&mut *conn)
                     .await?;
                 if done.rows_affected() > 0 {
+                    self.nodes -= 1;
                     tracing::warn!(node = id, "a node has been silent for longer than its lease, and is out of the register");
                 }
             }
@@ -168,6 +172,10 @@ impl Feed for PgFeed {
     fn patience(&self) -> Duration {
         // More than a call takes by itself: it is the call that knows what to do with the connection then.
         self.shared.timing.patience() + Duration::from_secs(1)
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes
     }
 
     fn quick(&self) -> Option<Box<dyn Quick>> {
