@@ -3,6 +3,7 @@
 //! Labels are bounded: `route` by the prefixes of the route map and `none`, `reason` and `outcome` by the labels of the denials
 //! and `permit`, `method` by `safe` and `unsafe`, the rest by the few words that stand here.
 
+mod canary;
 mod heartbeats;
 mod process;
 mod routes;
@@ -20,6 +21,7 @@ use crate::clock::BootTime;
 use crate::id::Revision;
 use crate::route::RouteTable;
 
+pub use canary::{CanaryMetrics, CanaryOutcome};
 pub use routes::RouteMetrics;
 
 /// From half a millisecond to ten seconds.
@@ -123,6 +125,12 @@ impl Metrics {
     #[must_use]
     pub fn for_routes(&self, table: &RouteTable, before: Option<&RouteMetrics>) -> RouteMetrics {
         RouteMetrics::new(table, before, &self.requests, &self.latency, &self.decisions)
+    }
+
+    /// The metrics of the canary, which are shown from now on. To be called once.
+    #[must_use]
+    pub fn canary(&self) -> CanaryMetrics {
+        CanaryMetrics::new(&self.registry)
     }
 
     /// The store has answered.

@@ -16,10 +16,12 @@ use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::cache::{Entries, Replica};
+use crate::canary::{self, Canary};
 use crate::config::{Config, Limits, Listener, Sources};
 use crate::feed::{self, Heartbeat};
 use crate::gate::{FailureBudget, Gate};
 use crate::id::Revision;
+use crate::lifecycle::Lifecycle;
 use crate::limit::TierNames;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
@@ -162,6 +164,7 @@ impl Server {
         let (stop_feed, feed_stopped) = oneshot::channel::<()>();
         let node = Arc::new(Mutex::new(None));
         let feed_observer = Arc::new(FeedObserver { status, node: Arc::clone(&node), metrics: Arc::clone(&metrics) });
+        let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper.clone());
         let feed = tokio::spawn(feed::run(store, Arc::clone(&replica), feed_observer, async {
             // Dropped without a word means the same.
             let _ = feed_stopped.await;
@@ -176,6 +179,14 @@ impl Server {
         metrics.set_active_source(move || (counted.connections(), counted.requests()));
         let workers = Workers::start(gateway.threads)?;
         let data = proxy::start_on(listeners, shared, &stopped, workers.handles())?;
+        if let Some(every) = gateway.canary {
+            let canary = Canary::new(lifecycle, canary::at(Arc::clone(&gate)), metrics.canary(), every);
+            let mut stopped = stopped.clone();
+            tokio::spawn(canary.run(async move {
+                // Dropped without a word means the same.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }));
+        }
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
         let (told, standing) = (watched.clone(), Arc::clone(&replica));
