@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
+use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::id::Revision;
@@ -20,12 +21,44 @@ use crate::metrics::Metrics;
 #[derive(Clone)]
 pub struct State {
     metrics: Arc<Metrics>,
-    readiness: Arc<dyn Fn() -> Result<Revision, String> + Send + Sync>,
+    readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+/// Whether the gateway is ready, and how it stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    /// Whether the store answers, so that the gateway can go on admitting.
+    pub ready: bool,
+    /// One word for it.
+    pub state: Standing,
+    /// The newest change in force.
+    pub revision: Revision,
+    /// How long the gateway goes on admitting if the store does not answer again.
+    pub lease_left_ms: u64,
+    /// The gateway's id in the register.
+    pub node: Option<Arc<str>>,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How the gateway stands with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// The store is being read: nobody is admitted yet.
+    Joining,
+    /// Everything that the store has is in force.
+    Live,
+    /// The store does not answer, and the lease goes on.
+    Failing,
+    /// The store does not answer, and the lease has run out: nobody is admitted.
+    Stale,
 }
 
 impl State {
-    /// These metrics; and whether the gateway admits, with the newest change in force, or why it does not.
-    pub fn new(metrics: Arc<Metrics>, readiness: impl Fn() -> Result<Revision, String> + Send + Sync + 'static) -> Self {
+    /// These metrics; and how the gateway stands.
+    pub fn new(metrics: Arc<Metrics>, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
         Self { metrics, readiness: Arc::new(readiness) }
     }
 }
@@ -55,11 +88,9 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
 }
 
 async fn readyz(Extract(state): Extract<State>) -> Response {
-    match (state.readiness)() {
-        Ok(revision) => Json(serde_json::json!({ "ready": true, "revision": revision })).into_response(),
-        Err(why) => {
-            let body = Json(serde_json::json!({ "ready": false, "reason": why }));
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], body).into_response()
-        }
+    let readiness = (state.readiness)();
+    if readiness.ready {
+        return Json(readiness).into_response();
     }
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], Json(readiness)).into_response()
 }

@@ -32,8 +32,30 @@ impl Took {
     }
 }
 
+/// What came of one question of the line that vouches.
+#[derive(Clone, Copy, Debug)]
+pub enum Heartbeat {
+    /// Answered, and its answer is in force and acknowledged.
+    Answered {
+        /// When the question was asked: whatever was committed until then is in force.
+        asked: BootTime,
+        /// How long the answer took, without what was done with it.
+        took: Duration,
+        /// The nodes of the fleet, as the answer had them.
+        nodes: usize,
+    },
+    /// Not answered, or its answer could not be acknowledged. The lease goes on until it runs out.
+    Failed,
+    /// The node was out of the register.
+    Deposed,
+}
+
 /// What the feed tells of itself. Called by the feed alone, in order.
 pub trait Observer: Send + Sync {
+    /// The node is in the register under this id, and still admits nobody.
+    fn joined(&self, _node: &str) {}
+    /// A question was asked; comes before what else is told of it.
+    fn heartbeat(&self, _heartbeat: Heartbeat) {}
     /// The store was asked, and the replica is as new as its answer. If something changed: how long that took, and how
     /// much the replica holds now.
     fn live(&self, revision: Revision, took: Option<Took>, entries: Option<Entries>);
@@ -107,6 +129,14 @@ impl Line {
     }
 }
 
+/// What one question brought.
+struct Step {
+    /// How long it was until changes were in force, if there were any.
+    changed: Option<Took>,
+    took: Duration,
+    nodes: usize,
+}
+
 struct Follower<'a> {
     replica: &'a Replica,
     observer: &'a dyn Observer,
@@ -121,7 +151,7 @@ impl Follower<'_> {
         // Registered first, then the snapshot, then the first lease: a change committed at any moment in between is
         // either in the snapshot or waited for.
         match feed.register(node.as_deref()).await {
-            Ok(registered) => *node = Some(registered),
+            Ok(registered) => self.observer.joined(node.insert(registered)),
             Err(error) => return error,
         }
         if let Err(error) = self.snapshot(feed).await {
@@ -143,19 +173,23 @@ impl Follower<'_> {
             // Less is taken back before the barriers hear of it, more is allowed only after.
             self.replica.allow_grace(self.replica.grace().min(grace));
             feed.want_grace(grace);
-            match self.step(feed, &mut line).await {
-                Ok(changed) => {
+            match self.step(feed, &mut line, asked).await {
+                Ok(Step { changed, took, nodes }) => {
                     // Counted from before the question: what was committed until then is in the answer.
                     self.replica.extend_lease(asked.after(self.lease));
                     self.replica.allow_grace(feed.known_grace().min(grace));
                     lapsed = false;
-                    let took = changed.map(|age| Took::now(asked, age));
+                    self.observer.heartbeat(Heartbeat::Answered { asked, took, nodes });
                     let entries = (first || changed.is_some()).then(|| self.replica.entries());
-                    self.observer.live(self.replica.applied(), took, entries);
+                    self.observer.live(self.replica.applied(), changed, entries);
                     (first, *pause) = (false, RETRY.0);
                 }
-                Err(error @ store::Error::Deposed(_)) => return error,
+                Err(error @ store::Error::Deposed(_)) => {
+                    self.observer.heartbeat(Heartbeat::Deposed);
+                    return error;
+                }
                 Err(error) => {
+                    self.observer.heartbeat(Heartbeat::Failed);
                     let (now, until) = (clock::boot_time(), self.replica.lease_until());
                     if now >= until.after(self.replica.grace()) {
                         return error;
@@ -179,14 +213,16 @@ impl Follower<'_> {
         }
     }
 
-    /// Asks once and applies what comes; gives the age of the oldest change, if there was any and it is known.
-    async fn step(&self, feed: &mut dyn Feed, line: &mut Line) -> Result<Option<Option<Duration>>, store::Error> {
+    /// Asks once and applies what comes.
+    async fn step(&self, feed: &mut dyn Feed, line: &mut Line, asked: BootTime) -> Result<Step, store::Error> {
         let after = self.replica.applied();
-        let changed = match within(feed.patience(), feed.poll(after)).await? {
+        let answer = within(feed.patience(), feed.poll(after)).await?;
+        let took = clock::boot_time().since(asked);
+        let changed = match answer {
             Changes::Unchanged => None,
             Changes::Batch { head, age, changes } => {
                 self.replica.apply(after, head, &changes);
-                Some(Some(age))
+                Some(Took::now(asked, Some(age)))
             }
             Changes::Gap => {
                 tracing::warn!("the change log has a gap: everything is read anew");
@@ -194,7 +230,7 @@ impl Follower<'_> {
                 self.snapshot(feed).await?;
                 // It is as good an answer to the question, for it was read later.
                 *line = Line::default();
-                Some(None)
+                Some(Took::now(asked, None))
             }
         };
         let applied = self.replica.applied();
@@ -202,7 +238,7 @@ impl Follower<'_> {
             within(feed.patience(), feed.acknowledge(applied)).await?;
             line.acknowledged = Some(applied);
         }
-        Ok(changed)
+        Ok(Step { changed, took, nodes: feed.nodes() })
     }
 
     /// Applies and acknowledges changes as soon as there is a hint of them. Extends no lease, so whatever goes wrong

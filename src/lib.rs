@@ -6,7 +6,7 @@
 //! ```text
 //! main -> cli -> demo -> server -> reload
 //!      -> proxy | admin          data plane and management side never import each other
-//!      -> telemetry -> metrics
+//!      -> telemetry, canary -> metrics
 //!      -> gate | lifecycle       one request | one change
 //!      -> authn, feed, config
 //!      -> cache, limit, store
@@ -32,6 +32,7 @@ pub mod limit;
 pub mod proxy;
 // control plane
 pub mod admin;
+pub mod canary;
 pub mod lifecycle;
 // shared edges
 pub mod cli;

@@ -3,6 +3,8 @@
 //! Labels are bounded: `route` by the prefixes of the route map and `none`, `reason` and `outcome` by the labels of the denials
 //! and `permit`, `method` by `safe` and `unsafe`, the rest by the few words that stand here.
 
+mod canary;
+mod heartbeats;
 mod process;
 mod routes;
 
@@ -15,9 +17,11 @@ use prometheus::{
 };
 
 use crate::cache::Entries;
+use crate::clock::BootTime;
 use crate::id::Revision;
 use crate::route::RouteTable;
 
+pub use canary::{CanaryMetrics, CanaryOutcome};
 pub use routes::RouteMetrics;
 
 /// From half a millisecond to ten seconds.
@@ -37,6 +41,7 @@ pub struct Metrics {
     polls: [IntCounter; 2],
     apply: Histogram,
     propagation: Histogram,
+    heartbeats: heartbeats::Heartbeats,
     lease: Gauge,
     lease_source: Mutex<Option<Source<f64>>>,
     active_source: Mutex<Option<Source<(usize, usize)>>>,
@@ -93,6 +98,7 @@ impl Metrics {
             polls: ["ok", "failed"].map(|result| polls.with_label_values(&[result])),
             apply: add(&registry, Histogram::with_opts(apply)),
             propagation: add(&registry, Histogram::with_opts(propagation)),
+            heartbeats: heartbeats::Heartbeats::new(&registry),
             lease: add(
                 &registry,
                 Gauge::new(
@@ -119,6 +125,12 @@ impl Metrics {
     #[must_use]
     pub fn for_routes(&self, table: &RouteTable, before: Option<&RouteMetrics>) -> RouteMetrics {
         RouteMetrics::new(table, before, &self.requests, &self.latency, &self.decisions)
+    }
+
+    /// The metrics of the canary, which are shown from now on. To be called once.
+    #[must_use]
+    pub fn canary(&self) -> CanaryMetrics {
+        CanaryMetrics::new(&self.registry)
     }
 
     /// The store has answered.
@@ -154,6 +166,17 @@ impl Metrics {
     /// The store has not answered.
     pub fn feed_failed(&self) {
         self.polls[1].inc();
+    }
+
+    /// The store has answered a heartbeat after `took`: what was committed until `asked` is in force, and the fleet has so
+    /// many nodes.
+    pub fn heartbeat_answered(&self, asked: BootTime, took: Duration, nodes: usize) {
+        self.heartbeats.answered(asked, took, nodes);
+    }
+
+    /// A heartbeat has failed; or has found, `deposed`, that the node was out of the register.
+    pub fn heartbeat_failed(&self, deposed: bool) {
+        self.heartbeats.failed(deposed);
     }
 
     /// The lease has run out.
@@ -196,6 +219,7 @@ impl Metrics {
             self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
             self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
         }
+        self.heartbeats.read();
         self.process.read();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics with valid names encode");

@@ -1,5 +1,6 @@
 //! Config -> running services, bound addresses, shutdown. The only place that wires parts together.
 
+mod readiness;
 mod signals;
 mod workers;
 
@@ -8,16 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin;
 use crate::cache::{Entries, Replica};
+use crate::canary::{self, Canary};
 use crate::config::{Config, Limits, Listener, Sources};
-use crate::feed;
+use crate::feed::{self, Heartbeat};
 use crate::gate::{FailureBudget, Gate};
 use crate::id::Revision;
+use crate::lifecycle::Lifecycle;
 use crate::limit::TierNames;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
@@ -60,10 +64,23 @@ enum Status {
 
 struct FeedObserver {
     status: watch::Sender<Status>,
+    node: Arc<Mutex<Option<Arc<str>>>>,
     metrics: Arc<Metrics>,
 }
 
 impl feed::Observer for FeedObserver {
+    fn joined(&self, node: &str) {
+        *self.node.lock() = Some(node.into());
+    }
+
+    fn heartbeat(&self, heartbeat: Heartbeat) {
+        match heartbeat {
+            Heartbeat::Answered { asked, took, nodes } => self.metrics.heartbeat_answered(asked, took, nodes),
+            Heartbeat::Failed => self.metrics.heartbeat_failed(false),
+            Heartbeat::Deposed => self.metrics.heartbeat_failed(true),
+        }
+    }
+
     fn live(&self, revision: Revision, took: Option<feed::Took>, entries: Option<Entries>) {
         self.metrics.feed_live(revision, entries);
         if let Some(took) = took {
@@ -145,7 +162,9 @@ impl Server {
 
         let (status, watched) = watch::channel(Status::Joining);
         let (stop_feed, feed_stopped) = oneshot::channel::<()>();
-        let feed_observer = Arc::new(FeedObserver { status, metrics: Arc::clone(&metrics) });
+        let node = Arc::new(Mutex::new(None));
+        let feed_observer = Arc::new(FeedObserver { status, node: Arc::clone(&node), metrics: Arc::clone(&metrics) });
+        let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper.clone());
         let feed = tokio::spawn(feed::run(store, Arc::clone(&replica), feed_observer, async {
             // Dropped without a word means the same.
             let _ = feed_stopped.await;
@@ -160,14 +179,18 @@ impl Server {
         metrics.set_active_source(move || (counted.connections(), counted.requests()));
         let workers = Workers::start(gateway.threads)?;
         let data = proxy::start_on(listeners, shared, &stopped, workers.handles())?;
+        if let Some(every) = gateway.canary {
+            let canary = Canary::new(lifecycle, canary::at(Arc::clone(&gate)), metrics.canary(), every);
+            let mut stopped = stopped.clone();
+            tokio::spawn(canary.run(async move {
+                // Dropped without a word means the same.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }));
+        }
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
-        let readiness = watched.clone();
-        let state = admin::State::new(metrics, move || match &*readiness.borrow() {
-            Status::Live(revision) => Ok(*revision),
-            Status::Joining => Err("the store is being read".into()),
-            Status::Failed(why) => Err(why.clone()),
-        });
+        let (told, standing) = (watched.clone(), Arc::clone(&replica));
+        let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()));
         let admin = tokio::spawn(async move {
             let stopped = async {
                 let _ = admin_stopped.await;

@@ -195,6 +195,10 @@ pub trait Feed: Send {
     async fn due(&mut self);
     /// How long a call may take; by then it has failed.
     fn patience(&self) -> Duration;
+    /// How many nodes the register had at the last poll, this one included; a store without a fleet has but one.
+    fn nodes(&self) -> usize {
+        1
+    }
     /// A second line, for a store whose polls are too far apart for changes to wait for the next one.
     fn quick(&self) -> Option<Box<dyn Quick>> {
         None

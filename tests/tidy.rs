@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["record", "store", "limit"],
     &["cache", "authn", "config"],
     &["feed", "gate", "lifecycle", "metrics"],
-    &["telemetry"],
+    &["telemetry", "canary"],
     &["proxy", "admin", "reload"],
     &["server"],
     &["demo"],

@@ -24,6 +24,8 @@ pub struct GatewayFile {
     pub limits: LimitsFile,
     /// Logs.
     pub telemetry: TelemetryFile,
+    /// A key of the gateway's own that is made and ended again and again, to see that revocation works.
+    pub canary: CanaryFile,
     /// How the gateway stops.
     pub shutdown: ShutdownFile,
 }
@@ -205,6 +207,17 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// A key of the gateway's own that is made and ended again and again, to see that revocation works.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CanaryFile {
+    /// Whether it is; false. Writes to the store, so the role of a gateway on PostgreSQL needs `gateway_management` too.
+    pub enabled: Option<bool>,
+    /// How often, in seconds; 60. Each run leaves an ended secret and two audit events, which cannot be deleted: about 4 kB, or 2 GB in a year of one run a minute.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub every_secs: Option<u32>,
 }
 
 /// How the gateway stops.

@@ -33,6 +33,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// Logs.
     pub telemetry: Telemetry,
+    /// How often a key of the gateway's own is made and ended; `None`: never.
+    pub canary: Option<Duration>,
     /// How long requests under way may take to finish when the gateway stops.
     pub grace: Duration,
 }
@@ -164,6 +166,7 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
             failures_burst: count(failures.burst, 30),
         },
         telemetry: telemetry(file, found),
+        canary: (file.canary.enabled == Some(true)).then(|| Duration::from_secs(file.canary.every_secs.unwrap_or(60).into())),
         grace: millis(file.shutdown.grace_ms, 10_000),
     }
 }

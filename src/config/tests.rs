@@ -63,6 +63,11 @@ fn every_mistake_is_told_with_file_line_and_key() {
             ROUTES,
             "gateway.toml:2:15: limits.connections: 0 is out of bounds: expected an integer from 1 to 10000000",
         ),
+        (
+            "[canary]\nevery_secs = 0",
+            ROUTES,
+            "gateway.toml:2:14: canary.every_secs: 0 is out of bounds: expected an integer from 1 to 86400",
+        ),
         ("[telemetry]\nformat = \"xml\"", ROUTES, "gateway.toml:2:10: telemetry.format: `xml` is none of `json`, `text`"),
         ("[telemetry]\nlog = \"a=b=c\"", ROUTES, "gateway.toml:2:7: telemetry.log: `a=b=c` is not a log filter"),
         ("[[listeners]]", ROUTES, "gateway.toml:1:1: listeners[0]: the key `address` is missing"),
@@ -236,8 +241,8 @@ fn the_files_that_come_with_the_gateway_load_and_say_the_defaults() {
     }
     let spelled = files(&spelled, ROUTES).load(&[]).unwrap().gateway;
     assert_eq!(
-        format!("{:?} {:?} {:?}", spelled.limits, spelled.telemetry, spelled.grace),
-        format!("{:?} {:?} {:?}", config.gateway.limits, config.gateway.telemetry, config.gateway.grace)
+        format!("{:?} {:?} {:?} {:?}", spelled.limits, spelled.telemetry, spelled.canary, spelled.grace),
+        format!("{:?} {:?} {:?} {:?}", config.gateway.limits, config.gateway.telemetry, config.gateway.canary, config.gateway.grace)
     );
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::access::Denial;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, boot_time};
 use crate::record::Record;
 use crate::route::{Requirement, RouteTable};
 
@@ -66,4 +66,50 @@ fn a_route_that_is_gone_takes_its_series_along() {
     after.record(&record(Some(&old.routes()[0]), "permit"));
     let text = metrics.encode();
     assert!(text.contains("route=\"/b\"") && !text.contains("route=\"/a\""), "{text}");
+}
+
+/// The value of a series.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{series} in {text}")).parse().unwrap()
+}
+
+#[test]
+fn heartbeats_are_counted_and_the_lag_is_since_the_last_that_was_answered() {
+    let metrics = Metrics::new();
+    metrics.heartbeat_answered(BootTime(0), Duration::from_millis(3), 3);
+    metrics.heartbeat_failed(false);
+    metrics.heartbeat_failed(true);
+    metrics.heartbeat_failed(true);
+    let text = metrics.encode();
+    for (series, count) in [
+        ("sigmagate_heartbeats_total{outcome=\"ok\"}", 1.0),
+        ("sigmagate_heartbeats_total{outcome=\"failed\"}", 1.0),
+        ("sigmagate_heartbeats_total{outcome=\"deposed\"}", 2.0),
+        ("sigmagate_heartbeat_seconds_count", 1.0),
+        ("sigmagate_heartbeat_seconds_bucket{le=\"0.005\"}", 1.0),
+        ("sigmagate_heartbeat_seconds_bucket{le=\"0.0025\"}", 0.0),
+        ("sigmagate_nodes", 3.0),
+    ] {
+        assert!((value(&text, series) - count).abs() < 0.5, "{series} {text}");
+    }
+    let since_boot = value(&text, "sigmagate_feed_lag_seconds");
+    assert!(since_boot > 0.0 && value(&metrics.encode(), "sigmagate_feed_lag_seconds") >= since_boot, "it grows by itself");
+    metrics.heartbeat_answered(boot_time(), Duration::ZERO, 2);
+    let text = metrics.encode();
+    assert!(value(&text, "sigmagate_feed_lag_seconds") < since_boot);
+    assert!((value(&text, "sigmagate_nodes") - 2.0).abs() < 0.5);
+}
+
+#[test]
+fn every_metric_says_what_it_is() {
+    let metrics = Metrics::new();
+    let table = table(&["/a"]);
+    metrics.for_routes(&table, None).record(&record(Some(&table.routes()[0]), "permit"));
+    let text = metrics.encode();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        assert!(help.is_some_and(|help| help.ends_with('.')), "{name}: {help:?}");
+    }
 }

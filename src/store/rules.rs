@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::audit::{Event, Hash};
 use super::{Actor, ClientEdit, Committed, Error};
 use crate::clock::{Timestamp, now};
-use crate::credential::SecretDigest;
+use crate::credential::{SecretDigest, usable_at};
 use crate::entity::{ApiAccess, Client, Practice, Role, StoredSecret, User};
 use crate::id::{ClientId, PracticeId, UserId};
 
@@ -281,8 +281,17 @@ pub(super) async fn revoke_client(mut write: impl Write, id: ClientId, now: Time
 
 async fn commit_client(write: impl Write, before: &Client, after: &Client, action: &'static str, by: &Actor) -> Result<Committed, Error> {
     let target = after.id.to_text();
-    let entry = Entry { practice: &after.practice_id, action, target: &target, before: json(before), after: json(after) };
+    let (told_before, told_after) = (told(before, after), told(after, before));
+    let entry = Entry { practice: &after.practice_id, action, target: &target, before: json(&told_before), after: json(&told_after) };
     commit(write, entry, by).await
+}
+
+/// What the ledger is told of a client that changes: of its secrets those that are in use, and those that the change
+/// makes or ends. Earlier events tell of the rest, which would make each rotation's event longer than the one before.
+fn told(client: &Client, other: &Client) -> Client {
+    let now = now();
+    let worth = |secret: &&StoredSecret| usable_at(secret.expires_at, now) || !other.secrets.contains(secret);
+    Client { secrets: client.secrets.iter().filter(worth).cloned().collect(), ..client.clone() }
 }
 
 /// The client, which is not revoked.

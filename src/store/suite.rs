@@ -286,6 +286,24 @@ async fn the_ledger_names_every_change_and_no_secret(store: &dyn Store) {
     let created = &events[4];
     assert_eq!((&created.before, &created.after["id"]), (&Value::Null, &Value::from(new.client.id.to_text())));
     assert!(!serde_json::to_string(&events).unwrap().contains("digest"));
+    // A secret that has ended, and that a change leaves as it is, was told of before.
+    let rotated = client(None);
+    let _ = store.create_client(&rotated, &by).await.unwrap();
+    for _ in 0..3 {
+        let digest = Secret::generate().digest(None);
+        let _ = store.add_secret(rotated.client.id, &digest, now(), now(), &by).await.unwrap();
+    }
+    let _ = store.end_secret(rotated.client.id, 4, now(), &by).await.unwrap();
+    let of_secrets: Vec<[Vec<u64>; 2]> = store.audit(Some(&practice_id("p"))).await.unwrap()[7..]
+        .iter()
+        .map(|event| {
+            let generations = |client: &Value| -> Vec<u64> {
+                client["secrets"].as_array().unwrap().iter().map(|secret| secret["generation"].as_u64().unwrap()).collect()
+            };
+            [generations(&event.before), generations(&event.after)]
+        })
+        .collect();
+    assert_eq!(of_secrets, [[vec![1], vec![2, 1]], [vec![2], vec![3, 2]], [vec![3], vec![4, 3]], [vec![4], vec![4]]]);
     let mut altered = events.clone();
     altered[4].actor = "somebody else".into();
     assert_eq!(audit::verify(&altered).unwrap_err().id, altered[4].id);

@@ -42,6 +42,45 @@ async fn every_answer_has_an_id_and_what_is_not_there_is_a_problem_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_how_the_gateway_stands_and_why_it_is_not_ready() {
+    let world = World::new().await;
+    let ask = async || {
+        let response = world.http.get(world.management("/readyz")).send().await.unwrap();
+        let (status, retry) = (response.status().as_u16(), response.headers().contains_key("retry-after"));
+        (status, retry, response.json::<Value>().await.unwrap())
+    };
+    let (status, retry, ready) = ask().await;
+    assert_eq!((status, retry, &ready["ready"], &ready["state"]), (200, false, &true.into(), &"live".into()), "{ready}");
+    let lease = u64::try_from(world.lifecycle.store().lease().as_millis()).unwrap();
+    assert!(ready["lease_left_ms"].as_u64().unwrap() <= lease, "{ready}");
+    assert!(ready["node"].as_str().unwrap().len() == 36 && ready.get("reason").is_none(), "{ready}");
+    let receipt = world.lifecycle.put_practice(&world.practice, "Renamed", &world.by).await.unwrap();
+    assert_eq!(ask().await.2["revision"], receipt.revision.0, "what has a receipt is in force");
+    assert!((world.metric("sigmagate_heartbeats_total{outcome=\"ok\"}").await) >= 1.0);
+    assert!((world.metric("sigmagate_nodes").await - 1.0).abs() < 0.5);
+
+    std::fs::remove_file(world.path("gateway.db")).unwrap();
+    let (stale, mut seen) = {
+        let mut seen = BTreeSet::new();
+        loop {
+            let (status, retry, body) = ask().await;
+            let state = body["state"].as_str().unwrap().to_owned();
+            seen.insert(state.clone());
+            assert_eq!((status == 200, retry), (state == "live", state != "live"), "{body}");
+            if state == "stale" {
+                break (body, seen);
+            }
+        }
+    };
+    assert_eq!((&stale["ready"], &stale["lease_left_ms"], &stale["revision"]), (&false.into(), &0.into(), &receipt.revision.0.into()));
+    assert!(stale["reason"].as_str().unwrap().contains("gateway.db") && stale["node"] == ready["node"], "{stale}");
+    assert!(world.metric("sigmagate_heartbeats_total{outcome=\"failed\"}").await >= 1.0);
+    assert!(world.metric("sigmagate_feed_lag_seconds").await >= world.lifecycle.store().lease().as_secs_f64());
+    seen.remove("stale");
+    assert!(seen.is_subset(&["live", "failing", "joining"].map(str::to_owned).into()), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_process_tells_what_the_kernel_knows_of_it() {
     let world = World::without_gateway("", ROUTES).await;
     let gateway = Process::serve(&world, &[]).await;

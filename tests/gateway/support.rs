@@ -255,6 +255,17 @@ impl World {
         format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", app.id, app.secret)))
     }
 
+    /// The value of a series, once there is one.
+    pub async fn metric(&self, series: &str) -> f64 {
+        loop {
+            let text = self.http.get(self.management("/metrics")).send().await.unwrap().text().await.unwrap();
+            let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+            if let Some(value) = value {
+                return value.parse().unwrap();
+            }
+        }
+    }
+
     pub fn database_url(&self) -> String {
         format!("sqlite://{}", self.dir.path().join("gateway.db").display())
     }

@@ -96,3 +96,20 @@ fn a_certificate_and_its_key_are_proved_before_they_are_used() {
     fs::create_dir(unreadable.dir.path().join("c.pem")).unwrap();
     assert!(unreadable.mistakes(&[])[0].contains("`c.pem` cannot be read: "), "{:?}", unreadable.mistakes(&[]));
 }
+
+#[test]
+fn the_canary_runs_only_where_it_is_switched_on() {
+    for (settings, every) in [
+        ("", None),
+        ("[canary]", None),
+        ("[canary]\nevery_secs = 5", None),
+        ("[canary]\nenabled = false", None),
+        ("[canary]\nenabled = true", Some(60)),
+        ("[canary]\nenabled = true\nevery_secs = 5", Some(5)),
+    ] {
+        let gateway = files(settings, ROUTES).load(&[]).unwrap().gateway;
+        assert_eq!(gateway.canary.map(|every| every.as_secs()), every, "{settings}");
+    }
+    let switched_on = files("", ROUTES).load(&[("SIGMAGATE__CANARY__ENABLED", "true")]).unwrap();
+    assert!(switched_on.gateway.canary.is_some());
+}

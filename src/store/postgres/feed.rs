@@ -27,6 +27,8 @@ pub(super) struct PgFeed {
     conn: Option<PgConnection>,
     node: Option<Node>,
     silent: Silent,
+    /// In the register, when it was last read.
+    nodes: usize,
     chores_done: BootTime,
     asked: BootTime,
     /// How much longer than its lease this node would answer, and how much of that the register says.
@@ -44,6 +46,7 @@ impl PgFeed {
             conn: None,
             node: None,
             silent: Silent::default(),
+            nodes: 0,
             chores_done: BootTime(0),
             asked: BootTime(0),
             grace: Default::default(),
@@ -93,6 +96,7 @@ impl PgFeed {
             sqlx::query_as("SELECT node_id, beat, bound_ms FROM gateway.nodes").fetch_all(&mut *conn).await?;
         // After the reading: what is seen now was there already.
         let now = boot_time();
+        self.nodes = rows.len();
         self.silent.0.retain(|id, _| rows.iter().any(|(known, ..)| known == id));
         for (id, beat, bound_ms) in rows {
             let seen = self.silent.0.entry(id.clone()).or_insert((beat, now));
@@ -105,6 +109,7 @@ impl PgFeed {
                     .execute(&mut *conn)
                     .await?;
                 if done.rows_affected() > 0 {
+                    self.nodes -= 1;
                     tracing::warn!(node = id, "a node has been silent for longer than its lease, and is out of the register");
                 }
             }
@@ -188,6 +193,10 @@ impl Feed for PgFeed {
     fn patience(&self) -> Duration {
         // More than a call takes by itself: it is the call that knows what to do with the connection then.
         self.shared.timing.patience() + Duration::from_secs(1)
+    }
+
+    fn nodes(&self) -> usize {
+        self.nodes
     }
 
     fn quick(&self) -> Option<Box<dyn Quick>> {

@@ -405,6 +405,19 @@ async fn a_node_that_was_taken_out_of_the_register_stops_and_joins_anew() {
 }
 
 #[tokio::test]
+async fn each_node_knows_how_many_there_are() {
+    let server = Postgres::start(&[]);
+    let store = open(&server.database()).await;
+    let (mut own, head) = follow(&store).await;
+    let (mut other, _) = follow(&store).await;
+    for nodes in [2, 1] {
+        own.poll(head).await.unwrap();
+        assert_eq!(own.nodes(), nodes);
+        other.leave().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_dead_node_is_outwaited_once_and_then_taken_out() {
     let server = Postgres::start(&[]);
     let (store, _) = world(&server.database()).await;
