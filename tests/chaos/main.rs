@@ -9,6 +9,7 @@
 #[allow(dead_code, reason = "the benchmark of a fleet needs more of it")]
 mod fleet;
 mod history;
+#[allow(dead_code, reason = "other tests need more of it")]
 mod link;
 mod load;
 #[path = "../support/postgres.rs"]

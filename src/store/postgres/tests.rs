@@ -1,7 +1,11 @@
 //! The suite of every store on a PostgreSQL of the test's own, and what only a fleet has.
 
 mod faults;
+#[path = "../../../tests/chaos/link.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod link;
 mod opening;
+mod standby;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
 
