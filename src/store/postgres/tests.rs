@@ -1,6 +1,7 @@
 //! The suite of every store on a PostgreSQL of the test's own, and what only a fleet has.
 
 mod clocks;
+mod cold;
 mod faults;
 #[path = "../../../tests/chaos/link.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
