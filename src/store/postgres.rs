@@ -66,15 +66,16 @@ pub struct Fleet {
 
 impl Timing {
     /// How long after a heartbeat was sent its lease may be believed in, on any clock that is right within a thousandth:
-    /// L(1+2ρ)+P, and one tick.
+    /// (L+P)(1+ρ)/(1−ρ), and at most one tick more. In whole milliseconds, as the register has it: cut off there, it
+    /// would be too short.
     pub(super) fn bound(&self) -> Duration {
         self.bound_with(Duration::ZERO)
     }
 
     /// The same for a node that answers `grace` longer.
     pub(super) fn bound_with(&self, grace: Duration) -> Duration {
-        let longest = self.lease + grace;
-        longest + longest / 500 + self.freeze_allowance + Duration::from_millis(1)
+        let exact = (self.lease + grace + self.freeze_allowance) * 1001 / 999;
+        Duration::from_millis(u64::try_from(exact.as_millis()).unwrap_or(u64::MAX - 1) + 1)
     }
 
     /// How long a question may take before its connection is given up.

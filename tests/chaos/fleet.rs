@@ -59,7 +59,7 @@ impl Gateway {
         };
         loop {
             let text = fs::read_to_string(&log).unwrap();
-            if let Some(address) = text.lines().find_map(address) {
+            if let Some(address) = text.lines().find_map(|line| said(line, "listening for applications")) {
                 self.life.lock().address = Some(address);
                 return;
             }
@@ -76,6 +76,16 @@ impl Gateway {
     /// Where it listens.
     pub fn address(&self) -> Option<SocketAddr> {
         self.life.lock().address
+    }
+
+    /// Where its operators connect, once it listens.
+    pub fn management(&self) -> Option<SocketAddr> {
+        self.log().lines().find_map(|line| said(line, "listening for operators"))
+    }
+
+    /// What it has said in its present life.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join(format!("{}.log", self.life.lock().lives))).unwrap()
     }
 
     /// Its process.
@@ -118,7 +128,8 @@ impl Drop for Gateway {
     }
 }
 
-fn address(line: &str) -> Option<SocketAddr> {
+/// The address in a line of the log that says this.
+fn said(line: &str, what: &str) -> Option<SocketAddr> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    (line["message"] == "listening for applications").then(|| line["address"].as_str()?.parse().ok())?
+    (line["message"] == what).then(|| line["address"].as_str()?.parse().ok())?
 }

@@ -23,6 +23,8 @@ pub enum Mode {
 struct State {
     to_server: Mode,
     to_client: Mode,
+    /// Where it leads.
+    port: u16,
     /// One more with each time that every connection is broken.
     broken: u64,
 }
@@ -38,12 +40,13 @@ impl Link {
     pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(watch::Sender::new(State { to_server: Mode::Pass, to_client: Mode::Pass, broken: 0 }));
+        let state = Arc::new(watch::Sender::new(State { to_server: Mode::Pass, to_client: Mode::Pass, port, broken: 0 }));
         let states = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let state = states.subscribe();
                 tokio::spawn(async move {
+                    let port = state.borrow().port;
                     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let (from_client, to_client) = client.into_split();
@@ -64,6 +67,11 @@ impl Link {
     /// Sets what becomes of either direction.
     pub fn set(&self, to_server: Mode, to_client: Mode) {
         self.state.send_modify(|state| (state.to_server, state.to_client) = (to_server, to_client));
+    }
+
+    /// Has every new connection lead to another port, as when an address moves to another machine.
+    pub fn lead_to(&self, port: u16) {
+        self.state.send_modify(|state| state.port = port);
     }
 
     /// Breaks every connection.

@@ -6,9 +6,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[allow(dead_code, reason = "the benchmark of a fleet needs more of it")]
+#[allow(dead_code, reason = "others need more of it")]
 mod fleet;
 mod history;
+#[allow(dead_code, reason = "other tests need more of it")]
 mod link;
 mod load;
 #[path = "../support/postgres.rs"]

@@ -1,10 +1,27 @@
-//! The command line on PostgreSQL, as an operator has it.
+//! The program on PostgreSQL: the command line as an operator has it, and gateways that start, and that outlive a failover.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod cold;
+mod failover;
+#[path = "../chaos/fleet.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod fleet;
+#[path = "../chaos/link.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod link;
+#[path = "../chaos/load.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod load;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod support;
+mod world;
+
+/// What those that play clients tell the time in.
+mod history {
+    pub type Moment = u64;
+}
 
 use std::process::{Command, Output};
 

@@ -37,6 +37,45 @@ impl Postgres {
     }
 
     fn begin(settings: &[&str], tls: Option<[&Path; 2]>) -> Self {
+        let mut server = Self::unmade();
+        let data = server.data();
+        server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        for (from, name) in tls.into_iter().flatten().zip(["server.crt", "server.key"]) {
+            let to = server.folder.join("data").join(name);
+            fs::copy(from, &to).expect("a file of the test");
+            // PostgreSQL refuses a key that others may read.
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("a file that was just made");
+            if let Some((uid, gid)) = server.user {
+                chown(&to, Some(uid), Some(gid)).expect("root gives files away");
+            }
+        }
+        let mut conf = fs::OpenOptions::new().append(true).open(server.folder.join("data/postgresql.conf")).expect("initdb wrote it");
+        let own = ["max_connections = 200", "shared_buffers = '32MB'", "listen_addresses = '127.0.0.1'"];
+        for setting in own.iter().chain(settings) {
+            writeln!(conf, "{setting}").expect("a file that was just opened");
+        }
+        drop(conf);
+        server.launch();
+        server
+    }
+
+    /// A hot standby that follows this server. Commits wait for it once `synchronous_standby_names` of this server is
+    /// `standby`; its own settings are those of this server now.
+    pub fn standby(&self) -> Self {
+        let mut server = Self::unmade();
+        let primary = format!("host=127.0.0.1 port={} user=postgres application_name=standby", self.port);
+        server.run("pg_basebackup", &["-d", &primary, "-D", &server.data(), "-R", "-c", "fast", "--no-sync"]);
+        server.launch();
+        server
+    }
+
+    /// Makes a standby a primary, in a history of its own. What it followed is not told, and goes on.
+    pub fn promote(&self) {
+        self.run("pg_ctl", &["promote", "-w", "-D", &self.data()]);
+    }
+
+    /// A folder for a server, and who removes it.
+    fn unmade() -> Self {
         let programs = programs();
         let folder = tempfile::Builder::new().prefix("sigmagate-postgres-").tempdir().expect("a temporary folder").keep();
         let user = unprivileged();
@@ -52,32 +91,19 @@ impl Postgres {
             // Its own group: Ctrl-C in the terminal ends the test, and this then ends the server.
             command.process_group(0).spawn().expect("a shell")
         };
-        let mut server = Self { programs, folder, port: 0, user, databases: AtomicU32::new(0), _watchdog: watchdog };
-        let data = server.data();
-        server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
-        for (from, name) in tls.into_iter().flatten().zip(["server.crt", "server.key"]) {
-            let to = server.folder.join("data").join(name);
-            fs::copy(from, &to).expect("a file of the test");
-            // PostgreSQL refuses a key that others may read.
-            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("a file that was just made");
-            if let Some((uid, gid)) = user {
-                chown(&to, Some(uid), Some(gid)).expect("root gives files away");
-            }
-        }
-        let mut conf = fs::OpenOptions::new().append(true).open(server.folder.join("data/postgresql.conf")).expect("initdb wrote it");
-        let own = ["max_connections = 200", "shared_buffers = '32MB'", "listen_addresses = '127.0.0.1'"];
-        for setting in own.iter().chain(settings) {
-            writeln!(conf, "{setting}").expect("a file that was just opened");
-        }
-        drop(conf);
+        Self { programs, folder, port: 0, user, databases: AtomicU32::new(0), _watchdog: watchdog }
+    }
+
+    /// Starts it for the first time, on a port that is free.
+    fn launch(&mut self) {
         // Between the look for a free port and the start somebody else may take it.
         for _ in 0..10 {
-            server.port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
-            if server.try_resume() {
-                return server;
+            self.port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port();
+            if self.try_resume() {
+                return;
             }
         }
-        panic!("PostgreSQL does not start: {}", fs::read_to_string(server.folder.join("log")).unwrap_or_default());
+        panic!("PostgreSQL does not start: {}", fs::read_to_string(self.folder.join("log")).unwrap_or_default());
     }
 
     /// The URL of a database.

@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use super::PgStore;
 use super::fault::unusable;
-use crate::clock::boot_time;
+use crate::clock::{BootTime, boot_time};
 use crate::store::{Committed, Error, Receipt};
 
 /// The register at one reading.
@@ -15,6 +15,12 @@ struct Standing {
     applied: u32,
     behind: u32,
     bound: Duration,
+}
+
+/// Whether a node that may be believed in for `bound` can no longer answer, `since` being when its last heartbeat had
+/// certainly been sent. Both moments are of the same clock, which need not be the node's.
+pub(super) fn outwaited(bound: Duration, since: BootTime, now: BootTime) -> bool {
+    now.since(since) >= bound
 }
 
 impl PgStore {
@@ -32,11 +38,13 @@ impl PgStore {
                 Ok(Err(error)) => tracing::debug!(%error, "the register cannot be read; the clock decides"),
                 Err(_) => {}
             }
-            let waited = boot_time().since(committed.acknowledged_at());
+            let now = boot_time();
             match last {
-                Some(standing) if waited >= standing.bound => return Ok(receipt(committed, standing, standing.behind)),
+                Some(standing) if outwaited(standing.bound, committed.acknowledged_at(), now) => {
+                    return Ok(receipt(committed, standing, standing.behind));
+                }
                 // Who is in the register could not be read even once, and some node may have a longer lease than this one.
-                None if waited >= own => {
+                None if outwaited(own, committed.acknowledged_at(), now) => {
                     return Err(unusable(format!(
                         "the change stands, but the register of nodes cannot be read: do it again for a receipt; nodes with a lease like this one's are out of it ({} ms)",
                         own.as_millis()

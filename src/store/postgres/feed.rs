@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
+use super::barrier::outwaited;
 use super::fault::{explain, unusable};
 use super::quick::PgQuick;
 use super::register::{Node, prove_log};
@@ -102,7 +103,7 @@ impl PgFeed {
             let seen = self.silent.0.entry(id.clone()).or_insert((beat, now));
             if seen.0 != beat {
                 *seen = (beat, now);
-            } else if now.since(seen.1) >= Duration::from_millis(u64::try_from(bound_ms).unwrap_or(u64::MAX)) {
+            } else if outwaited(Duration::from_millis(u64::try_from(bound_ms).unwrap_or(u64::MAX)), seen.1, now) {
                 let done = sqlx::query("DELETE FROM gateway.nodes WHERE node_id = $1 AND beat = $2")
                     .bind(&id)
                     .bind(beat)

@@ -1,8 +1,14 @@
 //! The suite of every store on a PostgreSQL of the test's own, and what only a fleet has.
 
+mod clocks;
+mod cold;
 mod faults;
 mod grace;
+#[path = "../../../tests/chaos/link.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod link;
 mod opening;
+mod standby;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
 
@@ -426,8 +432,9 @@ async fn a_dead_node_is_outwaited_once_and_then_taken_out() {
     let (dead, _) = follow(&store).await;
     let committed = store.put_practice(&practice_id("p"), "y", &operator()).await.unwrap();
     let first = receipt(&store, committed).await;
-    assert_eq!((first.applied, first.expired), (1, 1));
-    assert!(first.waited >= FLEET.timing.lease);
+    // By the clock of the coordinator or by that of the other node, which takes the dead one out; whichever is first.
+    assert!(first.applied == 1 && first.expired <= 1, "{first:?}");
+    assert!(first.expired == 0 || first.waited >= FLEET.timing.lease, "{first:?}");
     loop {
         let committed = store.put_practice(&practice_id("p"), &uuid::Uuid::new_v4().to_string(), &operator()).await.unwrap();
         if receipt(&store, committed).await.expired == 0 {

@@ -1,11 +1,13 @@
 //! What must not be believed: a commit that nobody vouches for, a database that says nothing, a role that reaches too far.
 
+use tokio::task::JoinHandle;
+
 use super::*;
 use crate::clock::boot_time;
 use crate::store::suite::user_id;
 
 /// Waits for a state, looking again and again.
-async fn until(conn: &mut PgConnection, question: &'static str) {
+pub(super) async fn until(conn: &mut PgConnection, question: &'static str) {
     for _ in 0..4000 {
         if sqlx::query_scalar::<_, bool>(question).fetch_one(&mut *conn).await.unwrap() {
             return;
@@ -23,7 +25,14 @@ const CANCEL_THE_WAIT: &str = "SELECT pg_cancel_backend(pid) FROM pg_stat_activi
 async fn lack_a_standby(url: &str, conn: &mut PgConnection) {
     sql(conn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     sql(conn, "SELECT pg_reload_conf()").await.unwrap();
-    // The settings are read by each process in its own time, and what counts is what one of them has told all: so try.
+    let waits = a_commit_that_waits(url, conn).await;
+    sql(conn, CANCEL_THE_WAIT).await.unwrap();
+    waits.await.unwrap();
+}
+
+/// A commit that waits for a standby, once commits do: the settings are read by each process in its own time, and what
+/// counts is what one of them has told all.
+pub(super) async fn a_commit_that_waits(url: &str, conn: &mut PgConnection) -> JoinHandle<()> {
     for _ in 0..1000 {
         let mut probe = by_hand(url).await;
         let probing = tokio::spawn(async move {
@@ -31,9 +40,7 @@ async fn lack_a_standby(url: &str, conn: &mut PgConnection) {
         });
         while !probing.is_finished() {
             if sqlx::query_scalar::<_, bool>(WAITS_FOR_A_STANDBY).fetch_one(&mut *conn).await.unwrap() {
-                sql(conn, CANCEL_THE_WAIT).await.unwrap();
-                probing.await.unwrap();
-                return;
+                return probing;
             }
         }
     }

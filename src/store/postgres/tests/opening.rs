@@ -62,3 +62,24 @@ async fn a_standby_is_refused() {
     server.resume();
     assert!(refused(&url, true).await.contains("name the primary"));
 }
+
+#[tokio::test]
+async fn a_server_that_loses_what_it_acknowledged_is_refused() {
+    let server = Postgres::start(&["fsync = off", "full_page_writes = off"]);
+    let url = server.database();
+    let mut conn = by_hand(&url).await;
+    for setting in ["fsync", "full_page_writes"] {
+        let text = refused(&url, true).await;
+        assert!(text.contains(&format!("`{setting}` is `off`")) && text.contains("durability = \"asserted\""), "{text}");
+        PgStore::open(&url, &Fleet { durability_asserted: true, ..FLEET }, true).await.unwrap().close().await;
+        sql(&mut conn, &format!("ALTER SYSTEM SET {setting} = on")).await.unwrap();
+        sql(&mut conn, "SELECT pg_reload_conf()").await.unwrap();
+        // Each session reads it in its own time; a new one begins with it once the server has.
+        while value_of(&url, setting).await != "on" {}
+    }
+    open(&url).await.close().await;
+}
+
+async fn value_of(url: &str, name: &str) -> String {
+    sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut by_hand(url).await).await.unwrap()
+}
