@@ -73,7 +73,7 @@ fn world(routes: u32, clients: u32) -> (Gate, String) {
         created_at: Timestamp(0),
         expires_at: None,
         revoked_at: None,
-        secrets: vec![StoredSecret { generation: 1, digest: digest.clone(), created_at: Timestamp(0), expires_at: None }],
+        secrets: vec![StoredSecret { generation: 1, digest: digest.clone(), created_at: Timestamp(0), expires_at: None, ended: false }],
     });
     let practices =
         (0..50).map(|n| Practice { id: format!("p{n}").parse().expect("an id"), name: "p".into(), api_access: ApiAccess::Active });

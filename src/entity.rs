@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::clock::Timestamp;
-use crate::credential::SecretDigest;
+use crate::credential::{SecretDigest, usable_at};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::scope::ScopeToken;
 
@@ -117,6 +117,16 @@ pub struct StoredSecret {
     pub created_at: Timestamp,
     /// When it ends or ended; `None`: with the client.
     pub expires_at: Option<Timestamp>,
+    /// Somebody has ended it: for good, and whatever a clock says.
+    pub ended: bool,
+}
+
+impl StoredSecret {
+    /// Whether it may still be used at `now`.
+    #[must_use]
+    pub fn usable_at(&self, now: Timestamp) -> bool {
+        !self.ended && usable_at(self.expires_at, now)
+    }
 }
 
 /// A client: an application's credential.

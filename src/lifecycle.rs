@@ -193,12 +193,12 @@ mod tests {
         // A second overlap ends the first: two secrets work at most.
         let again = lifecycle.rotate(stored.id, Overlap::OneDay, &by).await.unwrap();
         let stored = lifecycle.store().client(stored.id).await.unwrap();
-        let live: Vec<_> = stored.secrets.iter().filter(|s| usable_at(s.expires_at, now())).map(|s| s.generation).collect();
+        let live: Vec<_> = stored.secrets.iter().filter(|s| s.usable_at(now())).map(|s| s.generation).collect();
         assert_eq!(live, [again.generation, rotated.generation]);
 
         lifecycle.end_secret(stored.id, 1, &by).await.unwrap();
         let stored = lifecycle.store().client(stored.id).await.unwrap();
-        assert!(!usable_at(find(&stored.secrets, &proves(&issued.secret)).unwrap().expires_at, now()));
+        assert!(!find(&stored.secrets, &proves(&issued.secret)).unwrap().usable_at(now()));
     }
 
     #[tokio::test]

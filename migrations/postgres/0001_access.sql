@@ -44,6 +44,8 @@ CREATE TABLE gateway.client_secrets (
     digest      bytea NOT NULL CHECK (length(digest) = 32),
     created_at  timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
     expires_at  timestamptz CHECK (isfinite(expires_at)),
+    -- over for good, whatever the clock of a gateway says; who ends a secret at once sets both
+    ended       boolean NOT NULL DEFAULT false CHECK (NOT ended OR expires_at IS NOT NULL),
     PRIMARY KEY (client_id, generation)
 );
 
@@ -121,7 +123,7 @@ CREATE TRIGGER keep_client BEFORE INSERT OR UPDATE OR DELETE ON gateway.clients 
 CREATE FUNCTION gateway.keep_secret() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        RAISE EXCEPTION 'a secret cannot be deleted: set expires_at instead' USING ERRCODE = 'integrity_constraint_violation';
+        RAISE EXCEPTION 'a secret cannot be deleted: set expires_at and ended instead' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     IF TG_OP = 'INSERT' THEN
         IF EXISTS (SELECT FROM gateway.clients WHERE client_id = NEW.client_id AND revoked_at IS NOT NULL) THEN
@@ -135,6 +137,9 @@ BEGIN
     END IF;
     IF OLD.expires_at IS NOT NULL AND (NEW.expires_at IS NULL OR NEW.expires_at > OLD.expires_at) THEN
         RAISE EXCEPTION 'a secret that has an end can only end sooner' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    IF OLD.ended AND NOT NEW.ended THEN
+        RAISE EXCEPTION 'a secret that has ended stays ended' USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     RETURN NEW;
 END $$;

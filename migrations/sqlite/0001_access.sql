@@ -44,6 +44,8 @@ CREATE TABLE client_secrets (
     digest      BLOB    NOT NULL CHECK (length(digest) = 32),
     created_at  INTEGER NOT NULL,
     expires_at  INTEGER,
+    -- over for good, whatever a clock says; who ends a secret at once sets both
+    ended       INTEGER NOT NULL DEFAULT 0 CHECK (ended IN (0, 1) AND (ended = 0 OR expires_at IS NOT NULL)),
     PRIMARY KEY (client_id, generation)
 ) STRICT, WITHOUT ROWID;
 
@@ -170,8 +172,11 @@ CREATE TRIGGER keep_secret_end BEFORE UPDATE ON client_secrets
 WHEN OLD.expires_at IS NOT NULL AND (NEW.expires_at IS NULL OR NEW.expires_at > OLD.expires_at) BEGIN
     SELECT RAISE(ABORT, 'a secret that has an end can only end sooner');
 END;
+CREATE TRIGGER keep_secret_ended BEFORE UPDATE ON client_secrets WHEN OLD.ended AND NOT NEW.ended BEGIN
+    SELECT RAISE(ABORT, 'a secret that has ended stays ended');
+END;
 CREATE TRIGGER keep_secret_delete BEFORE DELETE ON client_secrets BEGIN
-    SELECT RAISE(ABORT, 'a secret cannot be deleted: set expires_at instead');
+    SELECT RAISE(ABORT, 'a secret cannot be deleted: set expires_at and ended instead');
 END;
 
 -- In BEFORE INSERT, a revision that the database will choose is still -1.

@@ -49,12 +49,7 @@ fn forget_the_oldest(secrets: &mut Vec<LiveSecret>) {
 
 impl LiveSecret {
     fn new(secret: &StoredSecret, now: Timestamp) -> Self {
-        Self {
-            generation: secret.generation,
-            digest: secret.digest.clone(),
-            expires_at: secret.expires_at,
-            ended: !credential::usable_at(secret.expires_at, now),
-        }
+        Self { generation: secret.generation, digest: secret.digest.clone(), expires_at: secret.expires_at, ended: !secret.usable_at(now) }
     }
 
     fn usable_at(&self, now: Timestamp) -> bool {

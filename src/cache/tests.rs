@@ -29,7 +29,7 @@ fn client(n: u8, practice: &str, owner: Option<&str>) -> Client {
         created_at: Timestamp(0),
         expires_at: None,
         revoked_at: None,
-        secrets: vec![StoredSecret { generation: 1, digest, created_at: Timestamp(0), expires_at: None }],
+        secrets: vec![StoredSecret { generation: 1, digest, created_at: Timestamp(0), expires_at: None, ended: false }],
     }
 }
 
@@ -154,16 +154,17 @@ fn an_address_list_is_for_both_spellings_of_an_ipv4_address() {
 
 #[test]
 fn a_secret_is_usable_ended_or_wrong() {
-    let secrets: Vec<_> = (0..3).map(|_| Secret::generate()).collect();
+    let secrets: Vec<_> = (0..4).map(|_| Secret::generate()).collect();
     let mut rotated = client(1, "p", None);
     let stored = |generation, expires_at| StoredSecret {
         generation,
         digest: secrets[generation as usize - 1].digest(None),
         created_at: Timestamp(0),
         expires_at,
+        ended: generation == 3,
     };
     let end = clock::now().after(HOUR);
-    rotated.secrets = vec![stored(2, Some(end)), stored(1, Some(Timestamp(5)))];
+    rotated.secrets = vec![stored(3, Some(end)), stored(2, Some(end)), stored(1, Some(Timestamp(5)))];
     let replica = replica();
     replica.apply(Revision(0), Revision(1), &[Change::Client(rotated.id, Some(rotated.clone()))]);
     let record = replica.peek(rotated.id).unwrap();
@@ -172,7 +173,8 @@ fn a_secret_is_usable_ended_or_wrong() {
     assert_eq!(record.match_secret(&presented(2), end), SecretMatch::Ended);
     assert_eq!(record.match_secret(&presented(1), Timestamp(5)), SecretMatch::Ended);
     assert_eq!(record.match_secret(&presented(1), Timestamp(4)), SecretMatch::Ended, "a clock that is set back revives nothing");
-    assert_eq!(record.match_secret(&presented(3), Timestamp(1)), SecretMatch::Wrong);
+    assert_eq!(record.match_secret(&presented(3), Timestamp(1)), SecretMatch::Ended, "somebody has ended it, by a clock that is ahead");
+    assert_eq!(record.match_secret(&presented(4), Timestamp(1)), SecretMatch::Wrong);
     assert!(record.secret_usable(2, Timestamp(1)) && !record.secret_usable(2, end) && !record.secret_usable(3, Timestamp(1)));
 }
 

@@ -2,7 +2,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::clock::now;
-use crate::credential::usable_at;
 use crate::metrics::Metrics;
 use crate::store::{SqliteStore, Store, audit};
 
@@ -47,7 +46,7 @@ impl World {
 
 /// Whether a secret of it still works.
 fn live(client: &Client) -> bool {
-    client.revoked_at.is_none() && client.secrets.iter().any(|secret| usable_at(secret.expires_at, now()))
+    client.revoked_at.is_none() && client.secrets.iter().any(|secret| secret.usable_at(now()))
 }
 
 /// How many runs were ok, failed, and admitted after the receipt.

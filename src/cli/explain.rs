@@ -127,8 +127,7 @@ async fn explain(
         Err(error) => return Err(error.into()),
     };
     let now = clock::now();
-    let usable: Vec<_> =
-        client.secrets.iter().filter(|s| crate::credential::usable_at(s.expires_at, now)).map(|s| s.generation.to_string()).collect();
+    let usable: Vec<_> = client.secrets.iter().filter(|s| s.usable_at(now)).map(|s| s.generation.to_string()).collect();
     if usable.is_empty() {
         let denial = Denial::CredentialInvalid(CredentialFault::SecretEnded);
         say("credential", Some(&denial), "every secret of the client has ended".into());

@@ -69,7 +69,13 @@ impl World {
                 created_at: Timestamp(0),
                 expires_at: (name == "expired").then_some(Timestamp(1)),
                 revoked_at: (name == "revoked").then_some(Timestamp(1)),
-                secrets: vec![StoredSecret { generation: 1, digest: secret.digest(None), created_at: Timestamp(0), expires_at: None }],
+                secrets: vec![StoredSecret {
+                    generation: 1,
+                    digest: secret.digest(None),
+                    created_at: Timestamp(0),
+                    expires_at: None,
+                    ended: false,
+                }],
             };
             world.secrets.push((name, client.id, secret));
             clients.push(client);

@@ -149,7 +149,8 @@ impl Lifecycle {
         let scopes = distinct_scopes(request.scopes)?;
         check_end(request.expires_at, now)?;
         let secret = Secret::generate();
-        let first = StoredSecret { generation: 1, digest: secret.digest(self.pepper.as_deref()), created_at: now, expires_at: None };
+        let first =
+            StoredSecret { generation: 1, digest: secret.digest(self.pepper.as_deref()), created_at: now, expires_at: None, ended: false };
         let client = Client {
             id: new_client_id(),
             practice_id: request.practice,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::audit::{Event, Hash};
 use super::{Actor, ClientEdit, Committed, Error};
 use crate::clock::{Timestamp, now};
-use crate::credential::{SecretDigest, usable_at};
+use crate::credential::SecretDigest;
 use crate::entity::{ApiAccess, Client, Practice, Role, StoredSecret, User};
 use crate::id::{ClientId, PracticeId, UserId};
 
@@ -26,7 +26,8 @@ pub(super) trait Write: Send + Sized {
     async fn update_client(&mut self, client: &Client) -> Result<(), Error>;
     async fn insert_secret(&mut self, client: ClientId, secret: &StoredSecret) -> Result<(), Error>;
     /// The end of one secret, which has none yet or a later one.
-    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp) -> Result<(), Error>;
+    /// With `ended` it is over, whatever a clock says; that is final.
+    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp, ended: bool) -> Result<(), Error>;
     /// The id for the next event, and the hash of the last one of this practice. From here on nobody else writes events
     /// of the practice until this commits.
     async fn next_event(&mut self, practice: &PracticeId) -> Result<(u64, Option<Hash>), Error>;
@@ -242,11 +243,9 @@ pub(super) async fn add_secret(
     // At most two live secrets: the overlap is for the newest of the old ones, and those before it end now.
     for secret in &before.secrets {
         let end = if secret.generation == newest { others_end } else { now };
-        if secret.expires_at.is_none_or(|ends| ends > end) {
-            write.end_secret(id, secret.generation, end).await?;
-        }
+        end_at(&mut write, id, secret, end, end <= now).await?;
     }
-    write.insert_secret(id, &StoredSecret { generation, digest: digest.clone(), created_at: now, expires_at: None }).await?;
+    write.insert_secret(id, &StoredSecret { generation, digest: digest.clone(), created_at: now, expires_at: None, ended: false }).await?;
     let after = write.client(id).await?.ok_or_else(|| not_found("client", &id))?;
     Ok((generation, commit_client(write, &before, &after, "client.rotate", by).await?))
 }
@@ -261,12 +260,23 @@ pub(super) async fn end_secret(
     let before = write.client(id).await?.ok_or_else(|| not_found("client", &id))?;
     let secret = before.secrets.iter().find(|secret| secret.generation == generation);
     let secret = secret.ok_or_else(|| not_found("secret", &format_args!("{id}/{generation}")))?;
-    if secret.expires_at.is_some_and(|ends| ends <= now) {
+    if secret.ended {
         return write.commit().await;
     }
-    write.end_secret(id, generation, now).await?;
+    end_at(&mut write, id, secret, now, true).await?;
     let after = write.client(id).await?.ok_or_else(|| not_found("client", &id))?;
     commit_client(write, &before, &after, "client.end_secret", by).await
+}
+
+/// Ends a secret at `end`, unless it ends sooner. What is over now is not left to the clocks of the nodes, which may be
+/// behind that of the caller.
+async fn end_at(write: &mut impl Write, id: ClientId, secret: &StoredSecret, end: Timestamp, ended: bool) -> Result<(), Error> {
+    let sooner = secret.expires_at.is_none_or(|ends| ends > end);
+    if !sooner && (secret.ended || !ended) {
+        return Ok(());
+    }
+    let end = secret.expires_at.map_or(end, |ends| ends.min(end));
+    write.end_secret(id, secret.generation, end, secret.ended || ended).await
 }
 
 pub(super) async fn revoke_client(mut write: impl Write, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
@@ -290,7 +300,7 @@ async fn commit_client(write: impl Write, before: &Client, after: &Client, actio
 /// makes or ends. Earlier events tell of the rest, which would make each rotation's event longer than the one before.
 fn told(client: &Client, other: &Client) -> Client {
     let now = now();
-    let worth = |secret: &&StoredSecret| usable_at(secret.expires_at, now) || !other.secrets.contains(secret);
+    let worth = |secret: &&StoredSecret| secret.usable_at(now) || !other.secrets.contains(secret);
     Client { secrets: client.secrets.iter().filter(worth).cloned().collect(), ..client.clone() }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn user_id(text: &str) -> UserId {
 pub(super) fn client(owner: Option<&str>) -> NewClient {
     let mut letters = [0; ClientId::RANDOM];
     getrandom::fill(&mut letters).unwrap();
-    let first = StoredSecret { generation: 1, digest: Secret::generate().digest(None), created_at: now(), expires_at: None };
+    let first = StoredSecret { generation: 1, digest: Secret::generate().digest(None), created_at: now(), expires_at: None, ended: false };
     NewClient {
         client: Client {
             id: ClientId::from_random(letters),
@@ -210,6 +210,12 @@ async fn rotation_ends_the_others_and_never_later_than_they_would_have(store: &d
     let _ = store.end_secret(id, 2, Timestamp(6000), &by).await.unwrap();
     let _ = store.end_secret(id, 1, Timestamp(6000), &by).await.unwrap();
     assert_eq!(ends().await, [(3, None), (2, Some(6000)), (1, Some(1))]);
+    let ended: Vec<_> = store.client(id).await.unwrap().secrets.iter().map(|secret| secret.ended).collect();
+    assert_eq!(ended, [false, true, true], "whatever the clock of a node says");
+    // A caller whose clock is ahead: it is over all the same.
+    let _ = store.end_secret(id, 3, now().after(Duration::from_hours(1)), &by).await.unwrap();
+    let newest = store.client(id).await.unwrap().secrets[0].clone();
+    assert!(newest.ended && !newest.usable_at(now()), "{newest:?}");
     assert!(matches!(store.end_secret(id, 9, Timestamp(1), &by).await, Err(Error::NotFound { what: "secret", .. })));
 }
 

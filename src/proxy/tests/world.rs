@@ -64,7 +64,13 @@ impl App {
             created_at: Timestamp(0),
             expires_at: None,
             revoked_at: None,
-            secrets: vec![StoredSecret { generation: 1, digest: self.secret.digest(None), created_at: Timestamp(0), expires_at: None }],
+            secrets: vec![StoredSecret {
+                generation: 1,
+                digest: self.secret.digest(None),
+                created_at: Timestamp(0),
+                expires_at: None,
+                ended: false,
+            }],
         }
     }
 }

@@ -21,7 +21,8 @@ pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM gat
 pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM gateway.users";
 pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at FROM gateway.clients";
-pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at FROM gateway.client_secrets";
+pub(super) const SECRET: &str =
+    "SELECT client_id, generation, digest_kind, digest, created_at, expires_at, ended FROM gateway.client_secrets";
 pub(super) const EVENT: &str =
     "SELECT target, id, at, practice_id, actor, origin, action, before, after, prev_hash, hash FROM gateway.audit_events";
 
@@ -174,6 +175,7 @@ pub(super) fn secret(row: &impl Row) -> Result<(ClientId, StoredSecret), Error> 
         digest: SecretDigest::from_parts(kind, row.digest((3, "digest"))?),
         created_at: row.moment((4, "created_at"))?,
         expires_at: row.some_moment((5, "expires_at"))?,
+        ended: row.read("ended", |row| row.flag(6))?,
     };
     Ok((row.parse((0, "client_id"))?, secret))
 }

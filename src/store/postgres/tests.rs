@@ -123,6 +123,10 @@ async fn what_is_final_is_final_for_plain_sql_too() {
         ("TRUNCATE gateway.practices CASCADE", "not truncated"),
         ("TRUNCATE gateway.audit_events", "not truncated"),
         ("UPDATE gateway.client_secrets SET digest = decode(repeat('00', 32), 'hex')", "cannot be altered"),
+        (
+            "UPDATE gateway.client_secrets SET expires_at = now(), ended = true; UPDATE gateway.client_secrets SET ended = false",
+            "stays ended",
+        ),
         ("DELETE FROM gateway.client_secrets", "cannot be deleted"),
         (
             "INSERT INTO gateway.client_secrets VALUES ((SELECT client_id FROM gateway.clients), 2, 'sha256', decode(repeat('00', 32), 'hex'))",

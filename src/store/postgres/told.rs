@@ -49,7 +49,7 @@ pub(super) const CHANGED: &str = concat!(
     moment!("s.created_at"),
     ", 'expires_at', ",
     moment!("s.expires_at"),
-    ") ORDER BY generation DESC), '[]') FROM gateway.client_secrets AS s WHERE s.client_id = key))
+    ", 'ended', ended) ORDER BY generation DESC), '[]') FROM gateway.client_secrets AS s WHERE s.client_id = key))
                      FROM gateway.clients WHERE client_id = key)
                  END)), '[]')::text FROM log)
          END"
@@ -98,6 +98,7 @@ struct SecretRow {
     digest: String,
     created_at: i64,
     expires_at: Option<i64>,
+    ended: bool,
 }
 
 /// The changes in the answer to [`CHANGED`].
@@ -182,6 +183,7 @@ fn secret(row: &SecretRow) -> Result<StoredSecret, String> {
         digest: SecretDigest::from_parts(kind, digest),
         created_at: Timestamp(row.created_at),
         expires_at: row.expires_at.map(Timestamp),
+        ended: row.ended,
     })
 }
 

@@ -159,13 +159,13 @@ impl Write for PgWrite {
         Ok(())
     }
 
-    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp) -> Result<(), Error> {
-        sqlx::query(concat!("UPDATE gateway.client_secrets SET expires_at = ", moment!("$3"), " WHERE client_id = $1 AND generation = $2"))
-            .bind(client.to_text())
-            .bind(i64::from(generation))
-            .bind(end.0)
-            .execute(&mut *self.transaction)
-            .await?;
+    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp, ended: bool) -> Result<(), Error> {
+        let sql = concat!(
+            "UPDATE gateway.client_secrets SET expires_at = ",
+            moment!("$3"),
+            ", ended = $4 WHERE client_id = $1 AND generation = $2"
+        );
+        sqlx::query(sql).bind(client.to_text()).bind(i64::from(generation)).bind(end.0).bind(ended).execute(&mut *self.transaction).await?;
         Ok(())
     }
 

@@ -19,7 +19,7 @@ pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM pra
 pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM users";
 pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at FROM clients";
-pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at FROM client_secrets";
+pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at, ended FROM client_secrets";
 pub(super) const EVENT: &str =
     "SELECT id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash FROM audit_events";
 
@@ -130,6 +130,7 @@ pub(super) fn secret(row: &SqliteRow) -> Result<(ClientId, StoredSecret), Error>
         digest: SecretDigest::from_parts(kind, row.bytes("digest")?),
         created_at: row.moment("created_at")?,
         expires_at: row.moment_if_any("expires_at")?,
+        ended: row.get("ended")?,
     };
     Ok((row.parse("client_id")?, secret))
 }

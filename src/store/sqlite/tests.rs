@@ -84,7 +84,7 @@ async fn what_is_final_is_final_by_hand_too() {
         format!("{verb} INTO clients (client_id, practice_id, name, scopes, created_at) VALUES ('{id}', 'p', 'n', 'all', 1)")
     };
     let secret = |verb: &str, id: ClientId, generation: u32| {
-        format!("{verb} INTO client_secrets VALUES ('{id}', {generation}, 'sha256', zeroblob(32), 1, NULL)")
+        format!("{verb} INTO client_secrets VALUES ('{id}', {generation}, 'sha256', zeroblob(32), 1, NULL, 0)")
     };
     let newest = "(SELECT hash FROM audit_events WHERE practice_id = 'p' ORDER BY id DESC LIMIT 1)";
     let event = |verb: &str, id: &str, prev_hash: &str| {
@@ -107,6 +107,10 @@ async fn what_is_final_is_final_by_hand_too() {
         (secret("INSERT OR REPLACE", live, 1), "secret cannot be replaced"),
         (format!("UPDATE client_secrets SET expires_at = NULL WHERE client_id = '{live}' AND generation = 1"), "only end sooner"),
         (format!("UPDATE client_secrets SET expires_at = expires_at + 1 WHERE client_id = '{live}' AND generation = 1"), "only end sooner"),
+        (
+            "UPDATE client_secrets SET expires_at = 1, ended = 1 WHERE generation = 1; UPDATE client_secrets SET ended = 0".into(),
+            "stays ended",
+        ),
         (format!("UPDATE client_secrets SET digest = zeroblob(32) WHERE client_id = '{live}'"), "cannot be altered"),
         (format!("UPDATE OR REPLACE client_secrets SET generation = 1 WHERE client_id = '{live}' AND generation = 2"), "cannot be altered"),
         (format!("DELETE FROM client_secrets WHERE client_id = '{live}'"), "cannot be deleted"),
@@ -155,7 +159,7 @@ async fn every_change_by_hand_is_seen() {
         "DELETE FROM users WHERE user_id = 'v'".to_owned(),
         "INSERT INTO clients (client_id, practice_id, name, scopes, created_at) VALUES ('smd_00000000000000000000', 'p', 'n', 'all', 1)"
             .to_owned(),
-        format!("INSERT INTO client_secrets VALUES ('{id}', 2, 'sha256', zeroblob(32), 1, NULL)"),
+        format!("INSERT INTO client_secrets VALUES ('{id}', 2, 'sha256', zeroblob(32), 1, NULL, 0)"),
         format!("UPDATE client_secrets SET expires_at = 1 WHERE client_id = '{id}'"),
         format!("UPDATE clients SET revoked_at = 1 WHERE client_id = '{id}'"),
     ] {

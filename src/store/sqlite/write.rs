@@ -146,11 +146,12 @@ impl Write for SqliteWrite<'_> {
         Ok(())
     }
 
-    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp) -> Result<(), Error> {
-        sqlx::query("UPDATE client_secrets SET expires_at = ?3 WHERE client_id = ?1 AND generation = ?2")
+    async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp, ended: bool) -> Result<(), Error> {
+        sqlx::query("UPDATE client_secrets SET expires_at = ?3, ended = ?4 WHERE client_id = ?1 AND generation = ?2")
             .bind(client.to_text())
             .bind(generation)
             .bind(end.0)
+            .bind(ended)
             .execute(&mut *self.transaction)
             .await?;
         Ok(())
