@@ -461,6 +461,14 @@ async fn recovered(world: &World) {
         sleep(Duration::from_millis(10)).await;
     }
     for gateway in &world.gateways {
-        assert_eq!(Connection::default().ask(gateway.address().unwrap(), &last.authorization).await, 401);
+        let mut connection = Connection::default();
+        loop {
+            match connection.ask(gateway.address().unwrap(), &last.authorization).await {
+                401 => break,
+                200 => panic!("admitted after the receipt"),
+                // On a machine that is busy with other things a lease may run out at any time.
+                _ => sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
 }
