@@ -1,7 +1,7 @@
 //! A failover between two real servers, the old primary left running: what it says renews nothing, what its successor
 //! says is waited for, and no number of one counts in the other.
 
-use super::faults::{a_commit_that_waits, until};
+use super::faults::until;
 use super::link::Link;
 use super::*;
 use crate::clock::boot_time;
@@ -31,14 +31,8 @@ impl Pair {
 
     /// One whose commits wait for the standby.
     async fn synchronous() -> Self {
-        let mut pair = Self::start().await;
-        sql(&mut pair.conn, "ALTER SYSTEM SET synchronous_standby_names = 'standby'").await.unwrap();
-        sql(&mut pair.conn, "SELECT pg_reload_conf()").await.unwrap();
-        until(&mut pair.conn, "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").await;
-        pair.standby.freeze();
-        let waits = a_commit_that_waits(&pair.url, &mut pair.conn).await;
-        pair.standby.thaw();
-        waits.await.unwrap();
+        let pair = Self::start().await;
+        pair.primary.wait_for(&pair.standby);
         pair
     }
 
