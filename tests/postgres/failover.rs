@@ -12,8 +12,9 @@ use crate::load::Connection;
 use crate::support::Postgres;
 use crate::world::{World, answers_until, status};
 
-/// Long enough that it outlives the failover.
-const SETTINGS: &str = "lease_ms = 5000\nheartbeat_ms = 100";
+/// A lease that is waited for, and one that is not.
+const SHORT: &str = "lease_ms = 5000\nheartbeat_ms = 100";
+const LONG: &str = "lease_ms = 60000\nheartbeat_ms = 100";
 const WARNING: &str = "standbys follow this database without its waiting for them";
 const REGRESSION: &str = "timeline_regression";
 
@@ -24,7 +25,7 @@ async fn who_knew_a_revocation_that_a_failover_lost_goes_on_denying_and_says_so(
     let mut world = World::new(&url).await;
     let (lost, other) = (world.client().await, world.client().await);
     let standby = primary.standby();
-    let gateway = world.gateway(Link::to(primary.port()).await, SETTINGS);
+    let gateway = world.gateway(Link::to(primary.port()).await, LONG);
 
     primary.wait_for(&standby);
     gateway.start().await;
@@ -37,7 +38,7 @@ async fn who_knew_a_revocation_that_a_failover_lost_goes_on_denying_and_says_so(
     assert!(gateway.log().contains(WARNING), "nobody has: {}", gateway.log());
     assert_eq!(status(&gateway, &lost.authorization).await, 200);
 
-    world.until("SELECT pg_current_wal_flush_lsn() = (SELECT replay_lsn FROM pg_stat_replication)").await;
+    world.until("SELECT EXISTS (SELECT FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_flush_lsn())").await;
     standby.kill();
     world.revoke(&lost).await;
     assert_eq!(status(&gateway, &lost.authorization).await, 401);
@@ -107,7 +108,7 @@ async fn nothing_is_admitted_after_the_receipt_of_the_new_primary_also_where_the
     let app = world.client().await;
     let standby = primary.standby();
     primary.wait_for(&standby);
-    let (left, moved) = (world.gateway(Link::to(primary.port()).await, SETTINGS), world.gateway(Link::to(primary.port()).await, SETTINGS));
+    let (left, moved) = (world.gateway(Link::to(primary.port()).await, SHORT), world.gateway(Link::to(primary.port()).await, SHORT));
     left.start().await;
     moved.start().await;
     let (at_left, at_moved) = (Asking::start(&left, &app.authorization), Asking::start(&moved, &app.authorization));
