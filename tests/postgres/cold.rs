@@ -78,7 +78,7 @@ async fn held(gateway: &Gateway) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_answered_before_the_first_lease() {
     let (server, mut world, url, app) = full().await;
-    let gateway = world.gateway(Link::to(server.port()).await, "lease_ms = 1000\nheartbeat_ms = 100");
+    let gateway = world.gateway(Link::to(server.port()).await, "lease_ms = 60000\nheartbeat_ms = 100");
     let lock = withheld(&url).await;
     let starting = tokio::spawn({
         let gateway = Arc::clone(&gateway);

@@ -17,7 +17,7 @@ use crate::link::Link;
 use crate::load::{self, Clock, Connection};
 
 pub struct World {
-    pub lifecycle: Lifecycle,
+    lifecycle: Lifecycle,
     pub conn: PgConnection,
     database: String,
     dir: tempfile::TempDir,
@@ -66,7 +66,8 @@ impl World {
 
     /// A gateway that is not started yet.
     pub fn gateway(&self, link: Link, store: &str) -> Arc<Gateway> {
-        Arc::new(Gateway::new(self.dir.path(), link, &self.database, store, self.upstream))
+        let dir = self.dir.path().join(link.address.port().to_string());
+        Arc::new(Gateway::new(&dir, link, &self.database, store, self.upstream))
     }
 
     pub async fn sql(&mut self, text: &str) {

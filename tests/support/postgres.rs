@@ -59,14 +59,33 @@ impl Postgres {
         server
     }
 
-    /// A hot standby that follows this server. Commits wait for it once `synchronous_standby_names` of this server is
-    /// `standby`; its own settings are those of this server now.
+    /// A hot standby that follows this server, with the settings that this server has now. No commit waits for it.
     pub fn standby(&self) -> Self {
         let mut server = Self::unmade();
         let primary = format!("host=127.0.0.1 port={} user=postgres application_name=standby", self.port);
         server.run("pg_basebackup", &["-d", &primary, "-D", &server.data(), "-R", "-c", "fast", "--no-sync"]);
         server.launch();
         server
+    }
+
+    /// Has every commit wait until this standby of it has the commit as well.
+    pub fn wait_for(&self, standby: &Self) {
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
+        self.sql("SELECT pg_reload_conf()");
+        while self.sql("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != "1" {}
+        // Each process reads the settings in its own time, and what counts is what one of them has told all: so try.
+        standby.freeze();
+        'waits: loop {
+            let mut commit = self.psql("SELECT pg_logical_emit_message(true, '', '')");
+            let mut commit = commit.stdout(Stdio::null()).spawn().expect("psql runs");
+            while commit.try_wait().expect("a child of ours").is_none() {
+                if self.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "1" {
+                    standby.thaw();
+                    assert!(commit.wait().expect("a child of ours").success(), "the standby takes it");
+                    break 'waits;
+                }
+            }
+        }
     }
 
     /// Makes a standby a primary, in a history of its own. What it followed is not told, and goes on.
@@ -195,6 +214,19 @@ impl Postgres {
 
     fn data(&self) -> String {
         self.folder.join("data").display().to_string()
+    }
+
+    /// What one statement answers, as text.
+    fn sql(&self, statement: &str) -> String {
+        let output = self.psql(statement).output().expect("psql runs");
+        assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn psql(&self, statement: &str) -> Command {
+        let mut command = as_user(self.user, self.programs.join("psql"));
+        command.args(["-X", "-A", "-t", "-q", "-c", statement, &self.url("postgres")]).current_dir("/").stdin(Stdio::null());
+        command
     }
 
     fn run(&self, program: &str, args: &[&str]) {

@@ -2,11 +2,15 @@
 
 use super::*;
 
+/// A lease that outlasts a test, however long it takes.
+const LASTING: Fleet = Fleet { timing: Timing { lease: Duration::from_secs(3600), ..FLEET.timing }, durability_asserted: false };
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_admits_nobody_before_a_heartbeat_was_answered() {
     let server = Postgres::start(&[]);
     let url = server.database();
-    let (store, app) = world(&url).await;
+    let (_, app) = world(&url).await;
+    let store = PgStore::open(&url, &LASTING, false).await.unwrap();
     let (mut clients, mut nodes) = (by_hand(&url).await, by_hand(&url).await);
     sql(&mut clients, "BEGIN; LOCK TABLE gateway.clients").await.unwrap();
     let mut node = Node::start(&store);
@@ -28,8 +32,9 @@ async fn a_snapshot_admits_nobody_before_a_heartbeat_was_answered() {
 #[tokio::test]
 async fn who_is_not_in_the_replica_leaves_nothing_there() {
     let server = Postgres::start(&[]);
-    let (store, app) = world(&server.database()).await;
-    let mut node = Node::start(&store);
+    let url = server.database();
+    let (_, app) = world(&url).await;
+    let mut node = Node::start(&PgStore::open(&url, &LASTING, false).await.unwrap());
     node.live().await;
     let before = node.replica.entries();
     for _ in 0..10_000 {

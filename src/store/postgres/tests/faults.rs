@@ -1,7 +1,5 @@
 //! What must not be believed: a commit that nobody vouches for, a database that says nothing, a role that reaches too far.
 
-use tokio::task::JoinHandle;
-
 use super::*;
 use crate::clock::boot_time;
 use crate::store::suite::user_id;
@@ -25,14 +23,7 @@ const CANCEL_THE_WAIT: &str = "SELECT pg_cancel_backend(pid) FROM pg_stat_activi
 async fn lack_a_standby(url: &str, conn: &mut PgConnection) {
     sql(conn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     sql(conn, "SELECT pg_reload_conf()").await.unwrap();
-    let waits = a_commit_that_waits(url, conn).await;
-    sql(conn, CANCEL_THE_WAIT).await.unwrap();
-    waits.await.unwrap();
-}
-
-/// A commit that waits for a standby, once commits do: the settings are read by each process in its own time, and what
-/// counts is what one of them has told all.
-pub(super) async fn a_commit_that_waits(url: &str, conn: &mut PgConnection) -> JoinHandle<()> {
+    // The settings are read by each process in its own time, and what counts is what one of them has told all: so try.
     for _ in 0..1000 {
         let mut probe = by_hand(url).await;
         let probing = tokio::spawn(async move {
@@ -40,7 +31,9 @@ pub(super) async fn a_commit_that_waits(url: &str, conn: &mut PgConnection) -> J
         });
         while !probing.is_finished() {
             if sqlx::query_scalar::<_, bool>(WAITS_FOR_A_STANDBY).fetch_one(&mut *conn).await.unwrap() {
-                return probing;
+                sql(conn, CANCEL_THE_WAIT).await.unwrap();
+                probing.await.unwrap();
+                return;
             }
         }
     }
