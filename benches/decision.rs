@@ -77,7 +77,7 @@ fn world(routes: u32, clients: u32) -> (Gate, String) {
     });
     let practices =
         (0..50).map(|n| Practice { id: format!("p{n}").parse().expect("an id"), name: "p".into(), api_access: ApiAccess::Active });
-    replica.replace(Snapshot { head: Revision(1), practices: practices.collect(), users: vec![], clients: rows.collect() });
+    replica.replace(Snapshot { head: Revision(1), practices: practices.collect(), users: vec![], clients: rows.collect(), fences: vec![] });
     replica.extend_lease(boot_time().after(Duration::from_secs(36_000)));
     let budget = FailureBudget { per_minute: NonZeroU32::MAX, burst: NonZeroU32::MAX };
     let gate = Gate::new(replica, tiers, budget, None);
@@ -96,7 +96,8 @@ fn decisions(c: &mut Criterion) {
     let table = table(&registry, 10);
     let billing: ScopeToken = "billing".parse().expect("a scope");
     let scopes = registry.intern(&billing).expect("room for a scope");
-    let facts = Facts { revoked: false, expired: false, practice: ApiAccess::Active, owner: None, address_allowed: true, scopes };
+    let facts =
+        Facts { revoked: false, expired: false, practice: ApiAccess::Active, owner: None, address_allowed: true, scopes, fenced: false };
     c.bench_function("authorize", |b| b.iter(|| authorize(black_box(&table.routes()[0]), black_box(&facts)).is_ok()));
     for (routes, clients) in [(10, 100), (10, 100_000), (10_000, 100)] {
         let (gate, authorization) = world(routes, clients);

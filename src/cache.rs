@@ -26,10 +26,10 @@ use crate::entity::{ApiAccess, Client, Practice, User};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 use crate::limit::TierNames;
 use crate::scope::ScopeRegistry;
-use crate::store::{Change, Fill, Snapshot};
+use crate::store::{Change, Fill, Snapshot, Subject};
 use client::Granted;
 use freshness::Freshness;
-use sync::{AtomicU8, AtomicU64, Ordering};
+use sync::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 type Map<K, V> = DashMap<K, V, foldhash::fast::RandomState>;
 
@@ -80,6 +80,8 @@ impl Touched<'_> {
                 Change::Client(id, _) => *id == client.id(),
                 Change::Practice(id, _) => id == client.practice_id(),
                 Change::User(id, _) => client.owner_id() == Some(id),
+                // What it is about was told just before.
+                Change::Fenced(_) => false,
             })
     }
 }
@@ -109,6 +111,7 @@ struct PracticeCell {
     id: PracticeId,
     header: HeaderValue,
     access: AtomicU8,
+    fenced: AtomicBool,
 }
 
 /// A user; their personal clients point here.
@@ -121,6 +124,7 @@ struct UserCell {
 
 const API_ACCESS: u8 = 1;
 const ON_TEAM: u8 = 2;
+const FENCED: u8 = 4;
 
 impl Replica {
     /// An empty replica without a lease: it admits nobody.
@@ -160,6 +164,7 @@ impl Replica {
         snapshot.practices.into_iter().for_each(|practice| filling.practice(practice));
         snapshot.users.into_iter().for_each(|user| filling.user(user));
         snapshot.clients.into_iter().for_each(|client| filling.client(client));
+        snapshot.fences.iter().for_each(|subject| filling.fence(subject));
         filling.finish(snapshot.head)
     }
 
@@ -173,6 +178,7 @@ impl Replica {
                     Change::Practice(id, practice) => tables.set_practice(id, practice.as_ref()),
                     Change::User(id, user) => tables.set_user(id, user.as_ref()),
                     Change::Client(id, client) => self.set_client(&tables, *id, client.as_ref()),
+                    Change::Fenced(subject) => tables.fence(subject),
                 }
             }
         };
@@ -300,7 +306,12 @@ impl Tables {
         if let Some(cell) = self.practices.get(id) {
             return Arc::clone(&cell);
         }
-        let cell = PracticeCell { id: id.clone(), header: client::header(id.as_str()), access: AtomicU8::new(ApiAccess::None as u8) };
+        let cell = PracticeCell {
+            id: id.clone(),
+            header: client::header(id.as_str()),
+            access: AtomicU8::new(ApiAccess::None as u8),
+            fenced: AtomicBool::new(false),
+        };
         Arc::clone(&self.practices.entry(id.clone()).or_insert(Arc::new(cell)))
     }
 
@@ -315,7 +326,9 @@ impl Tables {
 
     fn set_practice(&self, id: &PracticeId, practice: Option<&Practice>) {
         let access = practice.map_or(ApiAccess::None, |practice| practice.api_access);
-        self.practice(id).access.store(access as u8, Ordering::Release);
+        let cell = self.practice(id);
+        cell.access.store(access as u8, Ordering::Release);
+        cell.fenced.store(false, Ordering::Release);
     }
 
     fn set_user(&self, id: &UserId, user: Option<&User>) {
@@ -328,6 +341,19 @@ impl Tables {
             flags = if user.api_access { API_ACCESS } else { 0 } | if user.left_at.is_none() && same { ON_TEAM } else { 0 };
         }
         cell.flags.store(flags, Ordering::Release);
+    }
+
+    /// Until the subject is told of anew.
+    fn fence(&self, subject: &Subject) {
+        match subject {
+            Subject::Practice(id) => self.practice(id).fenced.store(true, Ordering::Release),
+            Subject::User(id) => drop(self.user(id).flags.fetch_or(FENCED, Ordering::AcqRel)),
+            Subject::Client(id) => {
+                if let Some(client) = self.clients.get(id) {
+                    client.fenced.store(true, Ordering::Release);
+                }
+            }
+        }
     }
 }
 
@@ -348,7 +374,11 @@ impl ClientRecord {
     /// What is true of the client for a caller at `peer` at `now`.
     #[must_use]
     pub fn facts(&self, peer: IpAddr, now: Timestamp) -> Facts {
+        let fenced = self.fenced.load(Ordering::Acquire)
+            || self.practice.fenced.load(Ordering::Acquire)
+            || self.owner.as_ref().is_some_and(|owner| owner.flags.load(Ordering::Acquire) & FENCED != 0);
         Facts {
+            fenced,
             revoked: self.revoked,
             expired: self.expires_at.is_some_and(|end| now >= end),
             practice: self.practice.access(),

@@ -98,6 +98,8 @@ pub trait Fill: Send {
     fn client(&mut self, client: Client);
     /// One more secret of a client that has been given.
     fn secret(&mut self, of: ClientId, secret: StoredSecret);
+    /// After everything else: what nobody is to be admitted by until more is told of it.
+    fn fence(&mut self, of: &Subject);
 }
 
 /// Everything that access depends on, as of one revision, held in lists.
@@ -111,6 +113,8 @@ pub struct Snapshot {
     pub users: Vec<User>,
     /// Every client, with its secrets.
     pub clients: Vec<Client>,
+    /// What is about to lose access.
+    pub fences: Vec<Subject>,
 }
 
 impl Fill for Snapshot {
@@ -135,6 +139,21 @@ impl Fill for Snapshot {
         client.secrets.push(secret);
         client.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.generation));
     }
+
+    fn fence(&mut self, of: &Subject) {
+        self.fences.push(of.clone());
+    }
+}
+
+/// An entity that access depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A practice.
+    Practice(PracticeId),
+    /// A user.
+    User(UserId),
+    /// A client.
+    Client(ClientId),
 }
 
 /// One entity as it is now; `None`: its row is gone.
@@ -146,6 +165,9 @@ pub enum Change {
     User(UserId, Option<User>),
     /// A client; a change to one of its secrets is a change to the client.
     Client(ClientId, Option<Client>),
+    /// Access is about to be taken from it, by a transaction that is waiting for every node to know: nobody is admitted by
+    /// it until the next change of it. Comes after the change that tells what it is.
+    Fenced(Subject),
 }
 
 /// What happened after some revision.

@@ -113,6 +113,11 @@ ALTER TABLE gateway.clients ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIG
 ALTER TABLE gateway.client_secrets ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update;
 ALTER TABLE gateway.change_txns ENABLE ALWAYS TRIGGER stamp;
 
+-- How many gateways may be answering that have not applied a change.
+CREATE FUNCTION gateway.behind(revision bigint) RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FROM gateway.nodes WHERE applied < revision OR history <> gateway.history()
+$$;
+
 -- Waits until every gateway has applied what has been committed, or can no longer answer: what was changed by plain SQL
 -- is then as much in force as after a call of the API. After COMMIT, in a statement of its own:
 --     SELECT gateway.await();
@@ -132,7 +137,7 @@ BEGIN
     END IF;
     wanted := coalesce(revision, gateway.head());
     LOOP
-        SELECT count(*) INTO behind FROM gateway.nodes WHERE applied < wanted OR history <> gateway.history();
+        behind := gateway.behind(wanted);
         EXIT WHEN behind = 0;
         IF clock_timestamp() > until THEN
             RAISE EXCEPTION '% gateway(s) have not applied revision % after %', behind, wanted, patience
@@ -163,7 +168,8 @@ $$;
 -- What the triggers and functions are, in short: it is compared with what it was right after the migration.
 CREATE FUNCTION gateway.fingerprint() RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT md5(string_agg(line, E'\n' ORDER BY line COLLATE "C")) FROM (
-        SELECT c.relname || ' ' || t.tgenabled::text || ' ' || pg_get_triggerdef(t.oid) AS line
+        -- Those of the strict mode may be on or off.
+        SELECT c.relname || ' ' || CASE WHEN t.tgname ~ 'strict_' THEN '' ELSE t.tgenabled::text END || ' ' || pg_get_triggerdef(t.oid) AS line
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
         WHERE NOT t.tgisinternal AND c.relnamespace = 'gateway'::regnamespace
         UNION ALL

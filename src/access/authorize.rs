@@ -20,6 +20,8 @@ pub struct Facts {
     pub address_allowed: bool,
     /// What the client was granted.
     pub scopes: ScopeSet,
+    /// Access is being taken from the client, its practice or its owner, and it is not yet known whether it will be.
+    pub fenced: bool,
 }
 
 /// What is true of the owner of a personal client.
@@ -44,11 +46,13 @@ pub enum Check {
     Address,
     /// The scopes meet the route's requirement.
     Scope,
+    /// No transaction is waiting to take the access away.
+    Fence,
 }
 
 impl Check {
     /// Every check, in order.
-    pub const EVERY: [Self; 5] = [Self::Client, Self::Practice, Self::Owner, Self::Address, Self::Scope];
+    pub const EVERY: [Self; 6] = [Self::Client, Self::Practice, Self::Owner, Self::Address, Self::Scope, Self::Fence];
 
     /// The word for it in an explanation.
     #[must_use]
@@ -59,6 +63,7 @@ impl Check {
             Self::Owner => "user",
             Self::Address => "address",
             Self::Scope => "scope",
+            Self::Fence => "fence",
         }
     }
 
@@ -70,7 +75,8 @@ impl Check {
             Self::Owner if facts.owner.is_some_and(|owner| !owner.api_access || !owner.on_team) => Some(Denial::UserDisabled),
             Self::Address if !facts.address_allowed => Some(Denial::AddressNotAllowed),
             Self::Scope if !route.requirement.met_by(facts.scopes) => Some(Denial::InsufficientScope(route.scopes.clone())),
-            Self::Client | Self::Practice | Self::Owner | Self::Address | Self::Scope => None,
+            Self::Fence if facts.fenced => Some(Denial::Unavailable),
+            Self::Client | Self::Practice | Self::Owner | Self::Address | Self::Scope | Self::Fence => None,
         }
     }
 }
@@ -130,17 +136,18 @@ mod tests {
         let mut passed = 0;
         for (requirement, enough) in requirements {
             let route = crate::route::tests_support::route("/a", requirement);
-            for (revoked, expired, address_allowed) in (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0)) {
+            for (revoked, expired, address_allowed, fenced) in (0..16).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0, n & 8 != 0)) {
                 for practice in ApiAccess::EVERY.iter().copied() {
                     for owner in owners {
                         for (scopes, enough) in [billing, both, all, ScopeSet::EMPTY].into_iter().zip(enough) {
                             let owner = owner.map(|(api_access, on_team)| OwnerFacts { api_access, on_team });
-                            let facts = Facts { revoked, expired, practice, owner, address_allowed, scopes };
+                            let facts = Facts { revoked, expired, practice, owner, address_allowed, scopes, fenced };
                             let want = !revoked
                                 && !expired
                                 && practice == ApiAccess::Active
                                 && owner.is_none_or(|owner| owner.api_access && owner.on_team)
                                 && address_allowed
+                                && !fenced
                                 && enough;
                             assert_eq!(authorize(&route, &facts).is_ok(), want, "{facts:?}");
                             let first = steps(&route, &facts).into_iter().find_map(|step| step.denial);

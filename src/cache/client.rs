@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use ipnet::IpNet;
 
+use super::sync::{AtomicBool, Ordering};
 use super::{PracticeCell, UserCell};
 use crate::clock::Timestamp;
 use crate::credential::{self, Presented, SecretDigest};
@@ -25,6 +26,7 @@ pub struct ClientRecord {
     pub(super) granted: Arc<Granted>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) revoked: bool,
+    pub(super) fenced: AtomicBool,
     tier: TierId,
     secrets: Box<[LiveSecret]>,
     allowed: Box<[IpNet]>,
@@ -113,6 +115,7 @@ impl ClientRecord {
             granted,
             expires_at: client.expires_at,
             revoked: client.revoked_at.is_some(),
+            fenced: AtomicBool::new(false),
             tier,
             secrets: secrets.into(),
             allowed: client.allowed_addresses.clone().into(),
@@ -149,6 +152,7 @@ impl ClientRecord {
             granted: Arc::clone(&newer.granted),
             expires_at: newer.expires_at,
             revoked: newer.revoked || self.revoked,
+            fenced: AtomicBool::new(newer.fenced.load(Ordering::Acquire)),
             tier: newer.tier,
             secrets: secrets.collect(),
             allowed: newer.allowed.clone(),

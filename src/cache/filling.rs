@@ -6,7 +6,7 @@ use super::{Applied, Entries, Map, Replica, Tables, Touched};
 use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, StoredSecret, User};
 use crate::id::{ClientId, Revision};
-use crate::store::Fill;
+use crate::store::{Fill, Subject};
 
 /// Tables that are being filled with a snapshot; given up, it changes nothing.
 pub struct Filling<'a> {
@@ -72,5 +72,9 @@ impl Fill for Filling<'_> {
         if let Some(client) = Arc::get_mut(&mut client) {
             client.add_secret(&secret, self.begun);
         }
+    }
+
+    fn fence(&mut self, of: &Subject) {
+        self.tables.fence(of);
     }
 }

@@ -2,7 +2,7 @@
 
 pub use parking_lot::Mutex;
 pub use std::hint::spin_loop;
-pub use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
 /// Locks, whatever the mutex.
 pub fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {

@@ -94,6 +94,7 @@ fn what_ended_for_good_stays_ended_when_the_database_has_forgotten_it() {
         practices: vec![practice("p", ApiAccess::Active)],
         users: vec![],
         clients: vec![client.clone()],
+        fences: vec![],
     };
     replica.replace(snapshot(5, &revoked));
     replica.replace(snapshot(3, &app));
@@ -110,6 +111,31 @@ fn an_answer_that_goes_on_from_what_was_put_back_is_not_applied() {
 }
 
 #[test]
+fn who_is_fenced_is_so_until_told_of_anew() {
+    let replica = replica();
+    let (own, app) = (client(1, "p", Some("u")), client(2, "p", None));
+    let told = [
+        (Subject::Practice("p".parse().unwrap()), Change::Practice("p".parse().unwrap(), Some(practice("p", ApiAccess::Active)))),
+        (Subject::User("u".parse().unwrap()), Change::User("u".parse().unwrap(), Some(user("u", "p", true)))),
+        (Subject::Client(own.id), Change::Client(own.id, Some(own.clone()))),
+    ];
+    let fenced = || [&own, &app].map(|client| facts(&replica, client).unwrap().fenced);
+    let mut head = 1;
+    for ((subject, change), both) in told.iter().zip([true, false, false]) {
+        let everything = [Change::Client(app.id, Some(app.clone())), told[0].1.clone(), told[1].1.clone(), told[2].1.clone()];
+        replica.apply(Revision(head - 1), Revision(head), &everything);
+        replica.apply(Revision(head), Revision(head + 1), &[change.clone(), Change::Fenced(subject.clone())]);
+        assert_eq!(fenced(), [true, both], "{subject:?}");
+        replica.apply(Revision(head + 1), Revision(head + 2), &[change.clone()]);
+        assert_eq!(fenced(), [false, false], "{subject:?}");
+        let (clients, fences) = (vec![own.clone(), app.clone()], vec![subject.clone()]);
+        replica.replace(Snapshot { head: Revision(head + 3), clients, fences, ..Snapshot::default() });
+        assert_eq!(fenced(), [true, both], "{subject:?} in a snapshot");
+        head += 4;
+    }
+}
+
+#[test]
 fn a_practice_switches_all_its_clients_and_no_other() {
     let replica = replica();
     let (a, b) = (client(1, "p", None), client(2, "q", None));
@@ -118,6 +144,7 @@ fn a_practice_switches_all_its_clients_and_no_other() {
         practices: vec![practice("p", ApiAccess::Active), practice("q", ApiAccess::Active)],
         users: vec![],
         clients: vec![a.clone(), b.clone()],
+        fences: vec![],
     });
     replica.apply(Revision(1), Revision(2), &[Change::Practice("p".parse().unwrap(), Some(practice("p", ApiAccess::Disabled)))]);
     assert_eq!(facts(&replica, &a).unwrap().practice, ApiAccess::Disabled);

@@ -85,6 +85,7 @@ impl World {
             practices: vec![practice(ApiAccess::Active)],
             users: vec![member(true)],
             clients,
+            fences: vec![],
         });
         world.replica.extend_lease(boot_time().after(Duration::from_secs(3600)));
         world

@@ -245,6 +245,7 @@ async fn every_change_reaches_the_feed_once(store: &dyn Store) {
             Change::Practice(_, practice) => assert_eq!(practice.as_ref(), Some(&store.practice(&p).await.unwrap())),
             Change::User(_, user) => assert_eq!(user.as_ref(), Some(&store.user(&u).await.unwrap())),
             Change::Client(_, client) => assert_eq!(client.as_ref(), Some(&store.client(id).await.unwrap())),
+            Change::Fenced(subject) => panic!("nobody asked for a fence of {subject:?}"),
         }
         head = new_head;
         assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));

@@ -203,7 +203,7 @@ impl World {
         let replica = Arc::new(Replica::new(registry, Arc::clone(&tiers)));
         let practice = Practice { id: "p1".parse().unwrap(), name: "Practice".into(), api_access: ApiAccess::Active };
         let clients = APPS.iter().map(App::client).collect();
-        replica.replace(Snapshot { head: Revision(1), practices: vec![practice], users: vec![], clients });
+        replica.replace(Snapshot { head: Revision(1), practices: vec![practice], users: vec![], clients, fences: vec![] });
         replica.extend_lease(boot_time().after(Duration::from_secs(3600)));
         let many = NonZeroU32::new(1_000_000).unwrap();
         let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, FailureBudget { per_minute: many, burst: many }, None));

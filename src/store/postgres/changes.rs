@@ -15,6 +15,9 @@ use crate::store::{Changes, Error, Fill};
 /// The most changed rows that are read as changes; beyond that a snapshot is the quicker reading.
 const BATCH: i64 = 20_000;
 
+/// What transactions that cannot be seen yet are about to take access from.
+const FENCES: &str = "SELECT DISTINCT kind, key FROM gateway.fences WHERE NOT pg_visible_in_snapshot(xid, pg_current_snapshot())";
+
 /// What changed after a revision.
 pub(super) async fn after(conn: &mut PgConnection, node: &Node, after: Revision) -> Result<Changes, Error> {
     let (head, floor, history, age, rows): (i64, i64, String, f64, Option<String>) =
@@ -47,6 +50,8 @@ pub(super) async fn everything(conn: &mut PgConnection, node: &Node, fill: &mut 
     copy(&mut transaction, rows::CLIENT, |row| understood(rows::client(row)).into_iter().for_each(|client| fill.client(client))).await?;
     copy(&mut transaction, rows::SECRET, |row| understood(rows::secret(row)).into_iter().for_each(|(of, secret)| fill.secret(of, secret)))
         .await?;
+    let fences: Vec<(String, String)> = sqlx::query_as(FENCES).fetch_all(&mut *transaction).await?;
+    fences.iter().filter_map(|(kind, key)| told::subject(kind, key)).for_each(|subject| fill.fence(&subject));
     transaction.commit().await?;
     Ok(head)
 }

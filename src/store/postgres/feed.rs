@@ -156,6 +156,7 @@ impl Feed for PgFeed {
             node.beat(conn, i64::try_from(after.0).unwrap_or(i64::MAX), timing.bound_with(grace)).await?;
             let changes = changes::after(conn, &node, after).await?;
             this.grace.1 = grace;
+            sqlx::query("SELECT gateway.lift()").execute(&mut *conn).await?;
             this.reap(conn).await?;
             this.chores(conn).await?;
             Ok(changes)

@@ -12,8 +12,11 @@ use super::fault::unusable;
 use crate::store::Error;
 
 /// The schema, one step after the other.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../../migrations/postgres/0001_access.sql"), include_str!("../../../migrations/postgres/0002_changes.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/postgres/0001_access.sql"),
+    include_str!("../../../migrations/postgres/0002_changes.sql"),
+    include_str!("../../../migrations/postgres/0003_strict.sql"),
+];
 
 /// What a URL may say after its `?`. sqlx passes over any other, and logs its value: `sslmod=verify-full` would be no
 /// verification, and a misspelt `password` would be in the log.
@@ -68,6 +71,8 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, Error> {
         // What a transaction waited for, it sees: the rules count on it, whatever the database is set to.
         ("default_transaction_isolation", "read committed"),
         ("search_path", "pg_catalog"),
+        // Who changes something here waits for the receipt, so strict mode need not do it once more.
+        ("gateway.waits", "on"),
     ]))
 }
 

@@ -9,6 +9,7 @@ mod grace;
 mod link;
 mod opening;
 mod standby;
+mod strict;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
 

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
 use crate::entity::{Client, Practice, StoredSecret, User};
 use crate::id::{ClientId, PracticeId, UserId};
-use crate::store::{Change, Error};
+use crate::store::{Change, Error, Subject};
 
 /// What stands for more rows than are worth naming.
 const EVERYTHING: &str = "*";
@@ -28,7 +28,9 @@ pub(super) const CHANGED: &str = concat!(
      SELECT gateway.head(), (SELECT seq FROM gateway.change_floor), gateway.history(),
          (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(at)), 0)::float8 FROM gateway.change_txns WHERE seq > $1),
          CASE WHEN (SELECT count(*) FROM log) <= $2 AND NOT EXISTS (SELECT FROM log WHERE key = '*') THEN (
-             SELECT coalesce(json_agg(json_build_object('kind', kind, 'key', key, 'row', CASE kind
+             SELECT coalesce(json_agg(json_build_object('kind', kind, 'key', key, 'fenced', EXISTS (
+                 SELECT FROM gateway.fences AS f
+                 WHERE f.kind = log.kind AND f.key = log.key AND NOT pg_visible_in_snapshot(f.xid, pg_current_snapshot())), 'row', CASE kind
                  WHEN 'practice' THEN (
                      SELECT json_build_object('name', name, 'api_access', api_access) FROM gateway.practices WHERE practice_id = key)
                  WHEN 'user' THEN (
@@ -60,6 +62,8 @@ pub(super) const CHANGED: &str = concat!(
 struct Told {
     kind: String,
     key: String,
+    /// A transaction that cannot be seen yet is about to take access from it.
+    fenced: bool,
     row: Option<serde_json::Value>,
 }
 
@@ -108,31 +112,40 @@ pub(super) fn changes(json: &str) -> Result<Vec<Change>, Error> {
         key: EVERYTHING.to_owned(),
         why: error.to_string(),
     })?;
-    Ok(told.into_iter().filter_map(change).collect())
+    Ok(told.into_iter().filter_map(change).flat_map(|(change, fence)| [Some(change), fence]).flatten().collect())
 }
 
 /// What became of one row. One that is not understood is as good as absent: whatever it says, nothing is admitted by it.
 /// And what has no valid id was never taken in, so there is nothing to take out.
-fn change(told: Told) -> Option<Change> {
-    let Told { kind, key, row } = told;
+fn change(told: Told) -> Option<(Change, Option<Change>)> {
+    let Told { kind, key, fenced, row } = told;
+    let subject = subject(&kind, &key)?;
     let unclear = |why: String| tracing::error!(kind, key, why, "a row is left out; nothing is admitted by it");
-    match kind.as_str() {
-        "practice" => {
-            let id: PracticeId = parse(&key).map_err(unclear).ok()?;
+    let change = match subject.clone() {
+        Subject::Practice(id) => {
             let practice = row.and_then(|row| practice(&id, row).map_err(unclear).ok());
-            Some(Change::Practice(id, practice))
+            Change::Practice(id, practice)
         }
-        "user" => {
-            let id: UserId = parse(&key).map_err(unclear).ok()?;
+        Subject::User(id) => {
             let user = row.and_then(|row| user(&id, row).map_err(unclear).ok());
-            Some(Change::User(id, user))
+            Change::User(id, user)
         }
-        _ => {
-            let id: ClientId = parse(&key).map_err(unclear).ok()?;
+        Subject::Client(id) => {
             let client = row.and_then(|row| client(id, row).map_err(unclear).ok());
-            Some(Change::Client(id, client))
+            Change::Client(id, client)
         }
-    }
+    };
+    Some((change, fenced.then_some(Change::Fenced(subject))))
+}
+
+/// What a kind and a key in the log name.
+pub(super) fn subject(kind: &str, key: &str) -> Option<Subject> {
+    let subject = match kind {
+        "practice" => parse(key).map(Subject::Practice),
+        "user" => parse(key).map(Subject::User),
+        _ => parse(key).map(Subject::Client),
+    };
+    subject.map_err(|why| tracing::error!(kind, key, why, "a row is left out; nothing is admitted by it")).ok()
 }
 
 fn practice(id: &PracticeId, row: serde_json::Value) -> Result<Practice, String> {

@@ -1,0 +1,273 @@
+//! The strict mode: no COMMIT of plain SQL that takes access away returns before every gateway knows.
+
+use super::*;
+use crate::store::Subject;
+
+/// A database in strict mode, and a client in it.
+async fn strict(server: &Postgres) -> (String, PgStore, Client, PgConnection) {
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    for statement in [
+        "CREATE EXTENSION dblink",
+        &format!(
+            "CREATE SERVER gateway_fence FOREIGN DATA WRAPPER dblink_fdw OPTIONS (host '127.0.0.1', port '{}', dbname '{}')",
+            server.port(),
+            url.rsplit('/').next().unwrap()
+        ),
+        "CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')",
+        "SELECT gateway.strict(true)",
+    ] {
+        sql(&mut conn, statement).await.unwrap();
+    }
+    (url, store, app, conn)
+}
+
+/// A node whose acknowledgements can be held back: everything it has heard of is in the replica.
+async fn heard(node: &Node, wanted: impl Fn(&Replica) -> bool) {
+    while !wanted(&node.replica) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn fenced(replica: &Replica, app: &Client) -> bool {
+    replica.peek(app.id).unwrap().facts([127, 0, 0, 1].into(), now()).fenced
+}
+
+fn revoked(replica: &Replica, app: &Client) -> bool {
+    replica.peek(app.id).unwrap().facts([127, 0, 0, 1].into(), now()).revoked
+}
+
+/// Takes part in the register and never acknowledges anything; outwaited after a day.
+const SILENT: &str = "INSERT INTO gateway.nodes (node_id, history, bound_ms) VALUES ('silent', gateway.history(), 86400000)";
+/// How many fences there are that the COMMIT of somebody waits behind.
+const FENCED: &str = "SELECT EXISTS (SELECT FROM gateway.fences)";
+
+#[tokio::test]
+async fn a_commit_by_hand_returns_when_every_gateway_denies_at_every_isolation_level() {
+    let server = Postgres::start(&[]);
+    let (_, store, _, mut conn) = strict(&server).await;
+    let (mut a, mut b) = (Node::start(&store), Node::start(&store));
+    a.live().await;
+    b.live().await;
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        let new = client(None);
+        let committed = store.create_client(&new, &operator()).await.unwrap();
+        receipt(&store, committed).await;
+        let app = new.client;
+        assert!(a.admits(&app) && b.admits(&app));
+        let revoke =
+            format!("BEGIN ISOLATION LEVEL {level}; UPDATE gateway.clients SET revoked_at = now() WHERE client_id = '{}'; COMMIT", app.id);
+        sql(&mut conn, &revoke).await.unwrap();
+        for node in [&a, &b] {
+            assert!(fenced(&node.replica, &app) || revoked(&node.replica, &app), "{level}");
+        }
+        heard(&a, |replica| revoked(replica, &app) && !fenced(replica, &app)).await;
+    }
+    // And by one statement without a transaction around it, about all there are.
+    sql(&mut conn, "UPDATE gateway.practices SET api_access = 'disabled'").await.unwrap();
+    let any = store.clients(None, None).await.unwrap().pop().unwrap();
+    let facts = a.replica.peek(any.id).unwrap().facts([127, 0, 0, 1].into(), now());
+    assert!(facts.fenced || facts.practice != crate::entity::ApiAccess::Active);
+}
+
+#[tokio::test]
+async fn the_commit_waits_for_each_gateway_and_what_comes_to_nothing_is_lifted() {
+    let server = Postgres::start(&[]);
+    let (url, store, app, mut conn) = strict(&server).await;
+    let mut node = Node::start(&store);
+    node.live().await;
+    sql(&mut conn, SILENT).await.unwrap();
+    let mut writer = by_hand(&url).await;
+    let id = app.id;
+    let waiting = tokio::spawn(async move {
+        let done = sql(&mut writer, &format!("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = '{id}'")).await;
+        (done, writer)
+    });
+    // One gateway knows and denies, the other one keeps the COMMIT waiting.
+    heard(&node, |replica| fenced(replica, &app)).await;
+    assert!(!revoked(&node.replica, &app) && !waiting.is_finished());
+    // Who starts meanwhile learns of the fence from the tables.
+    let mut late = Node::start(&store);
+    late.live().await;
+    assert!(fenced(&late.replica, &app));
+    let (mut feed, _) = follow(&store).await;
+    assert_eq!(suite::everything(&mut *feed).await.fences, [Subject::Client(app.id)]);
+    feed.leave().await.unwrap();
+
+    // Cancelled, it changes nothing, and the fence goes, with no gateway having joined anew for it.
+    let nodes = "SELECT string_agg(node_id, ' ' ORDER BY node_id) FROM gateway.nodes";
+    let before: String = sqlx::query_scalar(nodes).fetch_one(&mut conn).await.unwrap();
+    sql(&mut conn, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'UPDATE gateway.clients%'")
+        .await
+        .unwrap();
+    let (done, mut writer) = waiting.await.unwrap();
+    assert!(done.unwrap_err().contains("canceling"));
+    heard(&node, |replica| !fenced(replica, &app)).await;
+    heard(&late, |replica| !fenced(replica, &app)).await;
+    heard(&node, |_| node.admits(&app)).await;
+    assert!(store.client(app.id).await.unwrap().revoked_at.is_none());
+    faults::until(&mut conn, "SELECT NOT EXISTS (SELECT FROM gateway.fences)").await;
+    let after: String = sqlx::query_scalar(nodes).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(before, after);
+
+    // Out of patience, the same.
+    sql(&mut writer, "SET gateway.patience = '1 ms'").await.unwrap();
+    let revoke = format!("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = '{}'", app.id);
+    let why = sql(&mut writer, &revoke).await.unwrap_err();
+    assert!(why.contains("nothing is changed") && why.contains("did not learn of it"), "{why}");
+    // A writer that dies in the middle of it, too.
+    let mut doomed = by_hand(&url).await;
+    let dying = tokio::spawn(async move { sql(&mut doomed, &revoke).await });
+    faults::until(&mut conn, FENCED).await;
+    heard(&node, |replica| fenced(replica, &app)).await;
+    sql(
+        &mut conn,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'UPDATE gateway.clients%'",
+    )
+    .await
+    .unwrap();
+    assert!(dying.await.unwrap().is_err());
+    heard(&node, |replica| !fenced(replica, &app)).await;
+
+    // The silent one gone, the next COMMIT passes, in the session that failed before.
+    sql(&mut conn, "DELETE FROM gateway.nodes WHERE node_id = 'silent'").await.unwrap();
+    sql(&mut writer, "RESET gateway.patience").await.unwrap();
+    sql(&mut writer, &format!("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = '{}'", app.id)).await.unwrap();
+    assert!(fenced(&node.replica, &app) || revoked(&node.replica, &app));
+    heard(&node, |replica| revoked(replica, &app) && !fenced(replica, &app)).await;
+    faults::until(&mut conn, "SELECT NOT EXISTS (SELECT FROM gateway.fences)").await;
+}
+
+#[tokio::test]
+async fn only_what_takes_access_away_is_fenced() {
+    let server = Postgres::start(&[]);
+    let (_, _, app, mut conn) = strict(&server).await;
+    // Nobody acknowledges, so what is fenced fails, and what is not passes.
+    sql(&mut conn, SILENT).await.unwrap();
+    sql(&mut conn, "SET gateway.patience = '1 ms'").await.unwrap();
+    let generation = "INSERT INTO gateway.client_secrets SELECT client_id, 2, digest_kind, digest FROM gateway.client_secrets";
+    let narrow = [
+        "UPDATE gateway.practices SET api_access = 'disabled'",
+        "UPDATE gateway.users SET left_at = now()",
+        "UPDATE gateway.clients SET revoked_at = now()",
+        "UPDATE gateway.clients SET scopes = '{other}'",
+        "UPDATE gateway.clients SET expires_at = now()",
+        "UPDATE gateway.clients SET allowed_addresses = '{10.0.0.0/8}'",
+        "UPDATE gateway.client_secrets SET expires_at = now(), ended = true",
+        "UPDATE gateway.client_secrets SET expires_at = now() + interval '1 year'",
+    ];
+    for statement in narrow {
+        let why = sql(&mut conn, statement).await.expect_err(statement);
+        assert!(why.contains("did not learn"), "{statement}: {why}");
+    }
+    for statement in [
+        "UPDATE gateway.practices SET name = 'renamed'",
+        "INSERT INTO gateway.practices VALUES ('q', 'new', 'active')",
+        "UPDATE gateway.users SET api_access = true",
+        "UPDATE gateway.users SET role = 'admin'",
+        "UPDATE gateway.clients SET scopes = scopes || '{other}', name = 'renamed', tier = 'gold'",
+        generation,
+        // Taken back before it was ever in force.
+        "BEGIN; SAVEPOINT s; UPDATE gateway.clients SET revoked_at = now(); ROLLBACK TO s; UPDATE gateway.clients SET name = 'again'; COMMIT",
+        // And who waits by themselves.
+        "BEGIN; SET LOCAL gateway.waits = on; UPDATE gateway.clients SET allowed_addresses = '{10.0.0.0/8}', expires_at = now() + interval '2 years'; COMMIT",
+        "UPDATE gateway.clients SET allowed_addresses = '{10.0.0.0/8,192.168.0.0/16}', expires_at = now() + interval '3 years'",
+        "UPDATE gateway.clients SET allowed_addresses = '{0.0.0.0/0}', expires_at = NULL",
+        "UPDATE gateway.clients SET allowed_addresses = '{}'",
+    ] {
+        sql(&mut conn, statement).await.unwrap_or_else(|why| panic!("{statement}: {why}"));
+    }
+    for statement in [
+        "UPDATE gateway.users SET api_access = false",
+        "DELETE FROM gateway.users WHERE user_id NOT IN (SELECT owner FROM gateway.clients WHERE owner IS NOT NULL)",
+    ] {
+        assert!(sql(&mut conn, statement).await.expect_err(statement).contains("did not learn"), "{statement}");
+    }
+    // Numbered before it is fenced: refused, and in time it is not.
+    let early = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; UPDATE gateway.clients SET revoked_at = now(); COMMIT";
+    assert!(sql(&mut conn, early).await.unwrap_err().contains("SET CONSTRAINTS"));
+    sql(&mut conn, "ROLLBACK").await.unwrap();
+    let last = "BEGIN; UPDATE gateway.clients SET revoked_at = now(); SET CONSTRAINTS ALL IMMEDIATE; COMMIT";
+    assert!(sql(&mut conn, last).await.unwrap_err().contains("did not learn"));
+    sql(&mut conn, "ROLLBACK; SELECT gateway.strict(false)").await.unwrap();
+    for statement in narrow {
+        sql(&mut conn, &format!("BEGIN; {statement}; ROLLBACK")).await.unwrap();
+    }
+    sql(&mut conn, &format!("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = '{}'", app.id)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_store_fences_nothing_since_it_waits_for_a_receipt() {
+    let server = Postgres::start(&[]);
+    let (_, store, app, mut conn) = strict(&server).await;
+    sql(&mut conn, SILENT).await.unwrap();
+    let _ = store.revoke_client(app.id, now(), &operator()).await.unwrap();
+    assert!(store.client(app.id).await.unwrap().revoked_at.is_some());
+}
+
+#[tokio::test]
+async fn more_rows_than_are_worth_naming_are_fenced_each() {
+    let server = Postgres::start(&[]);
+    let (_, store, app, mut conn) = strict(&server).await;
+    let digits = "lpad(n::text, 20, '0')";
+    sql(&mut conn, &format!("INSERT INTO gateway.clients (client_id, practice_id, name, scopes) SELECT 'smd_' || {digits}, 'p', 'bulk', '{{billing}}' FROM generate_series(1, 6000) AS n")).await.unwrap();
+    let mut node = Node::start(&store);
+    node.live().await;
+    sql(&mut conn, "UPDATE gateway.clients SET revoked_at = now()").await.unwrap();
+    let bulk = Client { id: format!("smd_{:020}", 6000).parse().unwrap(), ..app.clone() };
+    for app in [&app, &bulk] {
+        assert!(fenced(&node.replica, app) || revoked(&node.replica, app));
+    }
+}
+
+#[tokio::test]
+async fn what_the_strict_mode_needs_is_said_and_who_may_do_what_stays_as_it_was() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    let fingerprint =
+        async |conn: &mut PgConnection| -> String { sqlx::query_scalar("SELECT gateway.fingerprint()").fetch_one(conn).await.unwrap() };
+    let before = fingerprint(&mut conn).await;
+    let hint = async |conn: &mut PgConnection| {
+        let error = sqlx::raw_sql("SELECT gateway.strict(true)").execute(conn).await.unwrap_err().into_database_error().unwrap();
+        error.downcast_ref::<sqlx::postgres::PgDatabaseError>().hint().unwrap_or_default().to_owned()
+    };
+    assert!(hint(&mut conn).await.contains("CREATE EXTENSION dblink"));
+    sql(&mut conn, "CREATE SCHEMA \"else where\"; CREATE EXTENSION dblink SCHEMA \"else where\"").await.unwrap();
+    assert!(hint(&mut conn).await.contains("CREATE SERVER gateway_fence"));
+    let address = format!("host '127.0.0.1', port '{}'", server.port());
+    sql(&mut conn, &format!("CREATE SERVER gateway_fence FOREIGN DATA WRAPPER dblink_fdw OPTIONS ({address}, dbname 'postgres')"))
+        .await
+        .unwrap();
+    assert!(hint(&mut conn).await.contains("CREATE USER MAPPING FOR postgres"));
+    sql(&mut conn, "CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')").await.unwrap();
+    assert!(sql(&mut conn, "SELECT gateway.strict(true)").await.is_err(), "another database");
+    let name = url.rsplit('/').next().unwrap();
+    sql(&mut conn, &format!("ALTER SERVER gateway_fence OPTIONS (SET dbname '{name}')")).await.unwrap();
+
+    // Those who manage access can neither turn it on or off nor get around it; the line needs no more than they have.
+    sql(
+        &mut conn,
+        "CREATE ROLE by_hand LOGIN; GRANT gateway_management TO by_hand; CREATE ROLE serving LOGIN; GRANT gateway_node TO serving",
+    )
+    .await
+    .unwrap();
+    sql(&mut conn, "ALTER USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (SET user 'by_hand')").await.unwrap();
+    sql(&mut conn, "SELECT gateway.strict(true)").await.unwrap();
+    assert_eq!(fingerprint(&mut conn).await, before, "on or off, it is the same schema");
+    let mut manager = by_hand(&url.replace("postgres@", "by_hand@")).await;
+    for statement in
+        ["SELECT gateway.strict(false)", "DELETE FROM gateway.fences", "SELECT gateway.lift()", "SELECT gateway.aside('x', 'connect')"]
+    {
+        assert!(sql(&mut manager, statement).await.unwrap_err().contains("permission denied"), "{statement}");
+    }
+    let mut node = Node::start(&PgStore::open(&url.replace("postgres@", "serving@"), &FLEET, false).await.unwrap());
+    node.live().await;
+    sql(&mut manager, "UPDATE gateway.clients SET revoked_at = now()").await.unwrap();
+    assert!(fenced(&node.replica, &app) || revoked(&node.replica, &app));
+    heard(&node, |replica| revoked(replica, &app) && !fenced(replica, &app)).await;
+    faults::until(&mut conn, "SELECT NOT EXISTS (SELECT FROM gateway.fences)").await;
+    drop(store);
+}
