@@ -126,7 +126,7 @@ fn who_is_fenced_is_so_until_told_of_anew() {
         replica.apply(Revision(head - 1), Revision(head), &everything);
         replica.apply(Revision(head), Revision(head + 1), &[change.clone(), Change::Fenced(subject.clone())]);
         assert_eq!(fenced(), [true, both], "{subject:?}");
-        replica.apply(Revision(head + 1), Revision(head + 2), &[change.clone()]);
+        replica.apply(Revision(head + 1), Revision(head + 2), std::slice::from_ref(change));
         assert_eq!(fenced(), [false, false], "{subject:?}");
         let (clients, fences) = (vec![own.clone(), app.clone()], vec![subject.clone()]);
         replica.replace(Snapshot { head: Revision(head + 3), clients, fences, ..Snapshot::default() });

@@ -122,6 +122,7 @@ pub async fn run(plan: Plan) -> Report {
     let fleet =
         Fleet { timing: Timing { lease: LEASE, heartbeat: HEARTBEAT, freeze_allowance: Duration::ZERO }, durability_asserted: false };
     let store = PgStore::open(&url, &fleet, true).await.unwrap();
+    strict(&url, server.port()).await;
     let lifecycle = Lifecycle::new(Arc::new(store), None);
     let victims = usize::try_from(plan.seconds * 12).unwrap();
     let (practice, user, apps) = people(&lifecycle, victims).await;
@@ -223,6 +224,21 @@ async fn people(lifecycle: &Lifecycle, victims: usize) -> (PracticeId, UserId, V
     (switched, user, apps)
 }
 
+/// Turns the strict mode on; who writes by hand says whether it is to hold for them.
+async fn strict(url: &str, port: u16) {
+    let mut conn = connect(url).await.unwrap();
+    let (_, database) = url.rsplit_once('/').unwrap();
+    let server = format!("FOREIGN DATA WRAPPER dblink_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{database}')");
+    let all = format!(
+        "CREATE EXTENSION dblink; CREATE SERVER gateway_fence {server};
+         CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')"
+    );
+    // A transaction of their own: the line that is proven has to see them.
+    for statement in [all.as_str(), "SELECT gateway.strict(true)"] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut conn).await.unwrap();
+    }
+}
+
 async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     url.parse::<PgConnectOptions>()?.connect().await
 }
@@ -304,6 +320,7 @@ async fn change(world: Arc<World>, mut dice: Dice) -> Told {
             1 => ("practice off and on", Scope::Practice),
             2 => ("sql", Scope::Client(victim.member.client)),
             3 => ("sql and await", Scope::Client(victim.member.client)),
+            4 => ("sql in strict mode", Scope::Client(victim.member.client)),
             _ => ("api", Scope::Client(victim.member.client)),
         };
         let (begun, noted) = world.begin(scope, false);
@@ -318,7 +335,7 @@ async fn change(world: Arc<World>, mut dice: Dice) -> Told {
             let took = Duration::from_nanos(world.clock.now() - begun);
             if failing || world.failing.load(Ordering::Relaxed) { troubled.push(took) } else { calm.push(took) }
         } else if way.starts_with("sql") {
-            in_force = by_sql(&world, &mut conn, victim.id, way == "sql and await").await;
+            in_force = by_sql(&world, &mut conn, victim.id, way).await;
         }
         *ways.entry(way).or_insert(0) += 1;
         world.history.lock().changes[noted].in_force = in_force;
@@ -348,19 +365,26 @@ async fn change(world: Arc<World>, mut dice: Dice) -> Told {
 }
 
 /// Revokes by hand; from when on that is in force, if it is known to have happened.
-async fn by_sql(world: &World, conn: &mut Option<PgConnection>, id: ClientId, wait: bool) -> Option<Moment> {
+async fn by_sql(world: &World, conn: &mut Option<PgConnection>, id: ClientId, way: &str) -> Option<Moment> {
     if conn.is_none() {
         *conn = connect(&world.url).await.ok();
     }
     let open = conn.as_mut()?;
-    let done =
-        sqlx::query("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = $1").bind(id.to_string()).execute(&mut *open).await;
+    let strict = way == "sql in strict mode";
+    let done = async {
+        sqlx::query("SELECT set_config('gateway.waits', $1, false)").bind(if strict { "off" } else { "on" }).execute(&mut *open).await?;
+        sqlx::query("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = $1").bind(id.to_string()).execute(&mut *open).await
+    };
+    let done = done.await;
     let committed = world.clock.now();
     if done.is_err() {
         *conn = None;
         return None;
     }
-    if wait {
+    if strict {
+        return Some(committed);
+    }
+    if way == "sql and await" {
         match sqlx::query("SELECT gateway.await(NULL, '20 s')").execute(open).await {
             Ok(_) => return Some(world.clock.now()),
             Err(_) => *conn = None,
