@@ -145,6 +145,30 @@ async fn receipts(world: &World, n: usize, loaded: bool) {
     );
 }
 
+/// A revocation in psql, as it is and in strict mode, with three gateways that have nothing else to do.
+async fn by_hand(world: &World) {
+    let gateways = world.gateways(3).await;
+    let mut conn = world.url.parse::<PgConnectOptions>().unwrap().connect().await.unwrap();
+    for strict in [false, true] {
+        if strict {
+            world.server.strict(&world.url);
+        }
+        let mut times = Vec::new();
+        for _ in 0..RECEIPTS {
+            let (id, _) = world.client().await;
+            let begun = Instant::now();
+            let revoke = sqlx::query("UPDATE gateway.clients SET revoked_at = now() WHERE client_id = $1").bind(id.to_string());
+            revoke.execute(&mut conn).await.unwrap();
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1000.0;
+        let mode = if strict { "in strict mode" } else { "without it" };
+        println!("a revocation by plain SQL, 3 gateways, {mode}: p50 {:.1} ms, p99 {:.1} ms", at(50), at(99));
+    }
+    end(gateways).await;
+}
+
 async fn until(gateway: &Gateway, authorization: &str, status: u16) -> Instant {
     let mut connection = Connection::default();
     while connection.ask(gateway.address().unwrap(), authorization).await != status {
@@ -248,4 +272,5 @@ async fn main() {
     }
     dead_database(&world).await;
     at_rest(&world).await;
+    by_hand(&world).await;
 }

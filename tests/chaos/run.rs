@@ -122,7 +122,8 @@ pub async fn run(plan: Plan) -> Report {
     let fleet =
         Fleet { timing: Timing { lease: LEASE, heartbeat: HEARTBEAT, freeze_allowance: Duration::ZERO }, durability_asserted: false };
     let store = PgStore::open(&url, &fleet, true).await.unwrap();
-    strict(&url, server.port()).await;
+    // Who writes by hand says whether it is to hold for them.
+    server.strict(&url);
     let lifecycle = Lifecycle::new(Arc::new(store), None);
     let victims = usize::try_from(plan.seconds * 12).unwrap();
     let (practice, user, apps) = people(&lifecycle, victims).await;
@@ -222,21 +223,6 @@ async fn people(lifecycle: &Lifecycle, victims: usize) -> (PracticeId, UserId, V
         });
     }
     (switched, user, apps)
-}
-
-/// Turns the strict mode on; who writes by hand says whether it is to hold for them.
-async fn strict(url: &str, port: u16) {
-    let mut conn = connect(url).await.unwrap();
-    let (_, database) = url.rsplit_once('/').unwrap();
-    let server = format!("FOREIGN DATA WRAPPER dblink_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{database}')");
-    let all = format!(
-        "CREATE EXTENSION dblink; CREATE SERVER gateway_fence {server};
-         CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')"
-    );
-    // A transaction of their own: the line that is proven has to see them.
-    for statement in [all.as_str(), "SELECT gateway.strict(true)"] {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&mut conn).await.unwrap();
-    }
 }
 
 async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {

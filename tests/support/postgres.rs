@@ -142,6 +142,20 @@ impl Postgres {
         self.port
     }
 
+    /// Turns the strict mode on in one of its databases, which has the gateway's schema.
+    pub fn strict(&self, url: &str) {
+        let (_, database) = url.rsplit_once('/').expect("a URL of this server");
+        let place = format!("host '127.0.0.1', port '{}', dbname '{database}'", self.port);
+        for statement in [
+            "CREATE EXTENSION dblink",
+            &format!("CREATE SERVER gateway_fence FOREIGN DATA WRAPPER dblink_fdw OPTIONS ({place})"),
+            "CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')",
+            "SELECT gateway.strict(true)",
+        ] {
+            self.sql_in(database, statement);
+        }
+    }
+
     /// Ends the server as a crash would.
     pub fn crash(&self) {
         self.run("pg_ctl", &["stop", "-D", &self.data(), "-m", "immediate", "-w"]);
@@ -218,14 +232,22 @@ impl Postgres {
 
     /// What one statement answers, as text.
     fn sql(&self, statement: &str) -> String {
-        let output = self.psql(statement).output().expect("psql runs");
+        self.sql_in("postgres", statement)
+    }
+
+    fn sql_in(&self, database: &str, statement: &str) -> String {
+        let output = self.psql_in(database, statement).output().expect("psql runs");
         assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     fn psql(&self, statement: &str) -> Command {
+        self.psql_in("postgres", statement)
+    }
+
+    fn psql_in(&self, database: &str, statement: &str) -> Command {
         let mut command = as_user(self.user, self.programs.join("psql"));
-        command.args(["-X", "-A", "-t", "-q", "-c", statement, &self.url("postgres")]).current_dir("/").stdin(Stdio::null());
+        command.args(["-X", "-A", "-t", "-q", "-c", statement, &self.url(database)]).current_dir("/").stdin(Stdio::null());
         command
     }
 

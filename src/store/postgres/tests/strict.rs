@@ -7,19 +7,8 @@ use crate::store::Subject;
 async fn strict(server: &Postgres) -> (String, PgStore, Client, PgConnection) {
     let url = server.database();
     let (store, app) = world(&url).await;
-    let mut conn = by_hand(&url).await;
-    for statement in [
-        "CREATE EXTENSION dblink",
-        &format!(
-            "CREATE SERVER gateway_fence FOREIGN DATA WRAPPER dblink_fdw OPTIONS (host '127.0.0.1', port '{}', dbname '{}')",
-            server.port(),
-            url.rsplit('/').next().unwrap()
-        ),
-        "CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')",
-        "SELECT gateway.strict(true)",
-    ] {
-        sql(&mut conn, statement).await.unwrap();
-    }
+    server.strict(&url);
+    let conn = by_hand(&url).await;
     (url, store, app, conn)
 }
 
