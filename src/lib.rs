@@ -10,7 +10,7 @@
 //!      -> gate | lifecycle       one request | one change
 //!      -> authn, feed, config
 //!      -> cache, limit, store
-//!      -> access, credential, route, scope, upstream, entity, record, id, clock, tls
+//!      -> access, credential, token, route, scope, upstream, entity, record, id, clock, tls
 //! ```
 
 // words and decisions: no async, no I/O, `now` is always an argument
@@ -22,6 +22,7 @@ pub mod id;
 pub mod record;
 pub mod route;
 pub mod scope;
+pub mod token;
 pub mod upstream;
 // data plane
 pub mod authn;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// only as `allowed` says.
 const LAYERS: &[&[&str]] = &[
     &["id", "clock", "tls", "scope"],
-    &["entity", "credential", "upstream"],
+    &["entity", "credential", "token", "upstream"],
     &["route", "access"],
     &["record", "store", "limit"],
     &["cache", "authn", "config"],
@@ -33,6 +33,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("dashmap", &["cache", "proxy"]),
     ("governor", &["limit"]),
+    ("jsonwebtoken", &["token"]),
+    ("aws_lc_rs", &["token"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("clap", &["cli", "demo"]),
