@@ -54,6 +54,12 @@ CREATE FUNCTION gateway.history() RETURNS text LANGUAGE sql VOLATILE SECURITY DE
     SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '-' || system_identifier FROM pg_control_system()
 $$;
 
+-- Whether the log is that of another server, as after a restored dump: some day a transaction here would have the number
+-- of one that is in it, and its changes would be taken for logged. (What this server has committed is below `xmax`.)
+CREATE FUNCTION gateway.foreign_log() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM gateway.change_txns WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+$$;
+
 CREATE FUNCTION gateway.note(of_kind text, keys text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(cardinality(keys), 0) = 0 THEN
@@ -203,8 +209,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA gateway TO gateway_management;
 GRANT SELECT ON gateway.practices, gateway.users, gateway.clients, gateway.client_secrets, gateway.change_txns, gateway.change_rows,
     gateway.change_floor, gateway.schema_version TO gateway_node;
 GRANT SELECT, INSERT, UPDATE, DELETE ON gateway.nodes TO gateway_node;
-GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.prune() TO gateway_node;
-GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.confirm(), gateway.await(bigint, interval) TO gateway_management;
+GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.foreign_log(), gateway.prune() TO gateway_node;
+GRANT EXECUTE ON FUNCTION gateway.head(), gateway.history(), gateway.fingerprint(), gateway.foreign_log(), gateway.confirm(), gateway.await(bigint, interval) TO gateway_management;
 GRANT INSERT, UPDATE ON gateway.practices, gateway.users, gateway.clients, gateway.client_secrets TO gateway_management;
 GRANT INSERT ON gateway.audit_events TO gateway_management;
 GRANT USAGE ON SEQUENCE gateway.audit_event_id TO gateway_management;

@@ -85,6 +85,10 @@ CREATE TRIGGER strict_delete AFTER DELETE ON gateway.users REFERENCING OLD TABLE
 -- Puts up fences for a transaction that is still running, and tells the gateways.
 CREATE FUNCTION gateway.fence(of_xid xid8, kinds text[], keys text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- For one that is over, or that there will be some day, a fence would stand for nothing, or for ever.
+    IF pg_xact_status(of_xid) IS DISTINCT FROM 'in progress' THEN
+        RAISE EXCEPTION 'transaction % is not running', of_xid USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
     INSERT INTO gateway.fences (xid, kind, key) SELECT of_xid, kind, key FROM unnest(kinds, keys) AS fenced (kind, key);
     PERFORM gateway.note(kind, array_agg(key)) FROM unnest(kinds, keys) AS fenced (kind, key) GROUP BY kind;
 END $$;
@@ -108,20 +112,23 @@ BEGIN
 END $$;
 
 -- The answer to one question, asked in a session of its own; NULL if it has none.
-CREATE FUNCTION gateway.aside(line text, question text) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION gateway.aside(line text, question text) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
     place text := (SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'dblink');
     answer text;
 BEGIN
     IF question = 'connect' THEN
         EXECUTE format('SELECT %s.dblink_connect($1::text, $2::text)', place) USING line, 'gateway_fence';
+        -- Who waits for us while the line waits for them is seen by nobody: so the line does not wait for long.
+        PERFORM gateway.aside(line, $$SELECT concat(set_config('lock_timeout', '2s', false), set_config('statement_timeout', '10s', false),
+            set_config('default_transaction_read_only', 'off', false))$$);
     ELSIF question = 'disconnect' THEN
         EXECUTE format('SELECT %s.dblink_disconnect($1::text) WHERE $1 = ANY (%1$s.dblink_get_connections())', place) USING line;
     ELSE
         EXECUTE format('SELECT told FROM %s.dblink($1::text, $2::text) AS answer (told text)', place) INTO answer USING line, question;
     END IF;
     RETURN answer;
-END $$;
+END $function$;
 
 CREATE FUNCTION gateway.strict_commit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -177,6 +184,10 @@ DECLARE
     how CONSTANT text := CASE WHEN wanted THEN 'ENABLE ALWAYS' ELSE 'DISABLE' END;
 BEGIN
     IF wanted THEN
+        IF current_user <> (SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE oid = 'gateway.strict_commit()'::regprocedure) THEN
+            RAISE EXCEPTION 'the strict mode is turned on by the owner of the schema gateway, as whom it connects'
+                USING HINT = (SELECT format('SET ROLE %I;', pg_get_userbyid(proowner)) FROM pg_proc WHERE oid = 'gateway.strict_commit()'::regprocedure);
+        END IF;
         IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'dblink') THEN
             RAISE EXCEPTION 'the strict mode needs the extension dblink' USING HINT = 'CREATE EXTENSION dblink;';
         END IF;
@@ -191,11 +202,11 @@ BEGIN
         PERFORM gateway.aside('gateway_proof', 'disconnect');
         PERFORM gateway.aside('gateway_proof', 'connect');
         BEGIN
-            -- The same database, and not another of that name; a transaction that is over needs no fence.
+            -- The same database, and not another of that name.
             IF gateway.aside('gateway_proof', 'SELECT gateway.history()::text || current_database()') IS DISTINCT FROM gateway.history() || current_database() THEN
                 RAISE EXCEPTION 'the foreign server gateway_fence is another database' USING HINT = 'ALTER SERVER gateway_fence OPTIONS (SET dbname …);';
             END IF;
-            PERFORM gateway.aside('gateway_proof', 'SELECT gateway.fence(''3'', ''{}'', ''{}'')::text');
+            PERFORM gateway.aside('gateway_proof', format('SELECT gateway.fence(%L::xid8, ''{}'', ''{}'')::text', pg_current_xact_id()));
             PERFORM gateway.aside('gateway_proof', 'SELECT gateway.behind(0)::text');
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
@@ -209,6 +220,16 @@ BEGIN
     EXECUTE format('ALTER TABLE gateway.clients %s TRIGGER strict_update', how);
     EXECUTE format('ALTER TABLE gateway.client_secrets %s TRIGGER strict_update', how);
     EXECUTE format('ALTER TABLE gateway.change_txns %s TRIGGER a_strict_commit', how);
+END $$;
+
+-- Begins the log anew on a server that it was not written by; who follows it reads everything.
+CREATE FUNCTION gateway.own_log() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF gateway.foreign_log() THEN
+        UPDATE gateway.change_floor SET seq = gateway.head();
+        DELETE FROM gateway.change_txns;
+        DELETE FROM gateway.fences;
+    END IF;
 END $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gateway FROM PUBLIC;

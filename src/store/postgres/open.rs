@@ -112,8 +112,11 @@ async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error>
         return Err(unusable(format!("PostgreSQL {} is too old: the gateway needs 14 or newer", version / 10_000)));
     }
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    if migrate && schema_version(conn).await? < newest {
-        upgrade(conn).await?;
+    if migrate {
+        if schema_version(conn).await? < newest {
+            upgrade(conn).await?;
+        }
+        own_log(conn).await?;
     }
     match schema_version(conn).await? {
         0 => Err(unusable("the database has nothing of the gateway's yet: run `sigmagate migrate`".to_owned())),
@@ -123,6 +126,15 @@ async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error>
         }
         _ => Ok(()),
     }
+}
+
+/// After a restored dump the log has to begin anew; who merely opens the store may not be allowed to, and need not.
+async fn own_log(conn: &mut PgConnection) -> Result<(), Error> {
+    let version = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    if schema_version(conn).await? == version && sqlx::query_scalar("SELECT gateway.foreign_log()").fetch_one(&mut *conn).await? {
+        sqlx::raw_sql("SELECT gateway.own_log()").execute(conn).await?;
+    }
+    Ok(())
 }
 
 /// A revocation that was acknowledged and is then lost works again: what loses commits by itself is refused, what loses

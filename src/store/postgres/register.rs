@@ -69,8 +69,15 @@ impl Node {
     }
 }
 
-/// Whether every trigger and function is as the migration left it. Without them changes would go unseen.
+/// Whether every trigger and function is as the migration left it, and the log that of this server. Else changes would
+/// go unseen.
 pub(super) async fn prove_log(conn: &mut PgConnection) -> Result<(), Error> {
+    let foreign: bool = sqlx::query_scalar("SELECT gateway.foreign_log()").fetch_one(&mut *conn).await?;
+    if foreign {
+        return Err(unusable(
+            "the change log was written by another server, as after a restored dump, so changes may go unseen: run `sigmagate migrate`, which begins it anew".to_owned(),
+        ));
+    }
     let same: Option<bool> =
         sqlx::query_scalar("SELECT fingerprint = gateway.fingerprint() FROM gateway.schema_version ORDER BY version DESC LIMIT 1")
             .fetch_optional(conn)

@@ -83,3 +83,35 @@ async fn a_server_that_loses_what_it_acknowledged_is_refused() {
 async fn value_of(url: &str, name: &str) -> String {
     sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut by_hand(url).await).await.unwrap()
 }
+
+#[tokio::test]
+async fn a_log_that_another_server_has_written_is_not_followed_but_begun_anew() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let (store, app) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    // As a restored dump leaves it: transactions that this server has not got to yet.
+    let next: String = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").fetch_one(&mut conn).await.unwrap();
+    let next: u64 = next.parse().unwrap();
+    let head: i64 = sqlx::query_scalar("SELECT gateway.head()").fetch_one(&mut conn).await.unwrap();
+    let restored = format!(
+        "SET session_replication_role = replica; ALTER TABLE gateway.change_txns DISABLE TRIGGER stamp;
+         INSERT INTO gateway.change_txns SELECT (n::text)::xid8, {head} + n - {next}, now() FROM generate_series({next} + 1, {next} + 200) AS n;
+         ALTER TABLE gateway.change_txns ENABLE ALWAYS TRIGGER stamp; RESET session_replication_role"
+    );
+    sql(&mut conn, &restored).await.unwrap();
+    let why = message(store.feed().await.unwrap().register(None).await);
+    assert!(why.contains("written by another server") && why.contains("sigmagate migrate"), "{why}");
+    let store = PgStore::open(&url, &FLEET, true).await.unwrap();
+    let (mut feed, anew) = follow(&store).await;
+    assert_eq!(anew, Revision(u64::try_from(head).unwrap() + 200), "no number is given twice");
+    sql(&mut conn, "SELECT setval('gateway.change_seq', gateway.head())").await.unwrap();
+    // Every change of the transactions that have those numbers now is seen.
+    let mut head = anew;
+    for n in 0..250 {
+        sql(&mut conn, &format!("UPDATE gateway.clients SET name = '{n}' WHERE client_id = '{}'", app.id)).await.unwrap();
+        let (next, changed) = batch(&mut *feed, head).await;
+        assert_eq!(changed, 1, "change {n}");
+        head = next;
+    }
+}

@@ -29,8 +29,8 @@ fn revoked(replica: &Replica, app: &Client) -> bool {
 
 /// Takes part in the register and never acknowledges anything; outwaited after a day.
 const SILENT: &str = "INSERT INTO gateway.nodes (node_id, history, bound_ms) VALUES ('silent', gateway.history(), 86400000)";
-/// How many fences there are that the COMMIT of somebody waits behind.
-const FENCED: &str = "SELECT EXISTS (SELECT FROM gateway.fences)";
+/// Whether somebody's COMMIT waits behind a fence that is theirs.
+const WAITS: &str = "SELECT EXISTS (SELECT FROM gateway.fences JOIN pg_stat_activity ON backend_xid = xid::xid)";
 
 #[tokio::test]
 async fn a_commit_by_hand_returns_when_every_gateway_denies_at_every_isolation_level() {
@@ -87,9 +87,7 @@ async fn the_commit_waits_for_each_gateway_and_what_comes_to_nothing_is_lifted()
     // Cancelled, it changes nothing, and the fence goes, with no gateway having joined anew for it.
     let nodes = "SELECT string_agg(node_id, ' ' ORDER BY node_id) FROM gateway.nodes";
     let before: String = sqlx::query_scalar(nodes).fetch_one(&mut conn).await.unwrap();
-    sql(&mut conn, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'UPDATE gateway.clients%'")
-        .await
-        .unwrap();
+    sql(&mut conn, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity JOIN gateway.fences ON backend_xid = xid::xid").await.unwrap();
     let (done, mut writer) = waiting.await.unwrap();
     assert!(done.unwrap_err().contains("canceling"));
     heard(&node, |replica| !fenced(replica, &app)).await;
@@ -108,15 +106,10 @@ async fn the_commit_waits_for_each_gateway_and_what_comes_to_nothing_is_lifted()
     // A writer that dies in the middle of it, too.
     let mut doomed = by_hand(&url).await;
     let dying = tokio::spawn(async move { sql(&mut doomed, &revoke).await });
-    faults::until(&mut conn, FENCED).await;
+    faults::until(&mut conn, WAITS).await;
     heard(&node, |replica| fenced(replica, &app)).await;
-    sql(
-        &mut conn,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'UPDATE gateway.clients%'",
-    )
-    .await
-    .unwrap();
-    assert!(dying.await.unwrap().is_err());
+    sql(&mut conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity JOIN gateway.fences ON backend_xid = xid::xid").await.unwrap();
+    assert!(dying.await.unwrap().unwrap_err().contains("terminating"));
     heard(&node, |replica| !fenced(replica, &app)).await;
 
     // The silent one gone, the next COMMIT passes, in the session that failed before.
@@ -187,6 +180,26 @@ async fn only_what_takes_access_away_is_fenced() {
 }
 
 #[tokio::test]
+async fn a_commit_that_others_wait_for_does_not_wait_for_them() {
+    let server = Postgres::start(&[]);
+    let (url, store, app, mut conn) = strict(&server).await;
+    let mut node = Node::start(&store);
+    node.live().await;
+    let (mut writer, mut other) = (by_hand(&url).await, by_hand(&url).await);
+    sql(&mut writer, "BEGIN; UPDATE gateway.clients SET revoked_at = now()").await.unwrap();
+    // Stands in line behind the writer, and the writer's own line would stand behind it: no deadlock that anybody sees.
+    let off = tokio::spawn(async move { sql(&mut other, "SELECT gateway.strict(false)").await });
+    faults::until(&mut conn, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%strict(false)')")
+        .await;
+    let committed = sql(&mut writer, "COMMIT").await;
+    off.await.unwrap().unwrap();
+    match committed {
+        Ok(()) => heard(&node, |replica| revoked(replica, &app)).await,
+        Err(why) => assert!(why.contains("lock timeout") && store.client(app.id).await.unwrap().revoked_at.is_none(), "{why}"),
+    }
+}
+
+#[tokio::test]
 async fn the_store_fences_nothing_since_it_waits_for_a_receipt() {
     let server = Postgres::start(&[]);
     let (_, store, app, mut conn) = strict(&server).await;
@@ -252,6 +265,12 @@ async fn what_the_strict_mode_needs_is_said_and_who_may_do_what_stays_as_it_was(
     {
         assert!(sql(&mut manager, statement).await.unwrap_err().contains("permission denied"), "{statement}");
     }
+    let future = "SELECT gateway.fence('99999999999', '{client}', '{x}')";
+    assert!(sql(&mut manager, future).await.unwrap_err().contains("future"), "it would stand for ever");
+    assert!(sql(&mut manager, "SELECT gateway.fence('3', '{client}', '{x}')").await.unwrap_err().contains("not running"));
+    sql(&mut conn, "CREATE ROLE boss SUPERUSER; SET ROLE boss").await.unwrap();
+    assert!(hint(&mut conn).await.contains("SET ROLE postgres"), "it connects as the owner");
+    sql(&mut conn, "RESET ROLE").await.unwrap();
     let mut node = Node::start(&PgStore::open(&url.replace("postgres@", "serving@"), &FLEET, false).await.unwrap());
     node.live().await;
     sql(&mut manager, "UPDATE gateway.clients SET revoked_at = now()").await.unwrap();
