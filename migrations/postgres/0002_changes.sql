@@ -102,6 +102,19 @@ CREATE TRIGGER log_update AFTER UPDATE ON gateway.clients REFERENCING NEW TABLE 
 CREATE TRIGGER log_insert AFTER INSERT ON gateway.client_secrets REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION gateway.log_clients();
 CREATE TRIGGER log_update AFTER UPDATE ON gateway.client_secrets REFERENCING NEW TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION gateway.log_clients();
 
+-- What logical replication writes fires no trigger of a statement, but those of rows; elsewhere these are silent.
+CREATE FUNCTION gateway.log_row() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    changed jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+BEGIN
+    PERFORM gateway.note(TG_ARGV[0], ARRAY[changed ->> (TG_ARGV[0] || '_id')]);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER log_row AFTER INSERT OR UPDATE OR DELETE ON gateway.practices FOR EACH ROW EXECUTE FUNCTION gateway.log_row('practice');
+CREATE TRIGGER log_row AFTER INSERT OR UPDATE OR DELETE ON gateway.users FOR EACH ROW EXECUTE FUNCTION gateway.log_row('user');
+CREATE TRIGGER log_row AFTER INSERT OR UPDATE ON gateway.clients FOR EACH ROW EXECUTE FUNCTION gateway.log_row('client');
+CREATE TRIGGER log_row AFTER INSERT OR UPDATE ON gateway.client_secrets FOR EACH ROW EXECUTE FUNCTION gateway.log_row('client');
+
 -- Deferred to the COMMIT: a transaction that has changed something and then sits open keeps nobody else waiting.
 CREATE FUNCTION gateway.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -113,10 +126,10 @@ END $$;
 CREATE CONSTRAINT TRIGGER stamp AFTER INSERT ON gateway.change_txns
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION gateway.stamp();
 
-ALTER TABLE gateway.practices ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete;
-ALTER TABLE gateway.users ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete;
-ALTER TABLE gateway.clients ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update;
-ALTER TABLE gateway.client_secrets ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update;
+ALTER TABLE gateway.practices ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete, ENABLE REPLICA TRIGGER log_row;
+ALTER TABLE gateway.users ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE ALWAYS TRIGGER log_delete, ENABLE REPLICA TRIGGER log_row;
+ALTER TABLE gateway.clients ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE REPLICA TRIGGER log_row;
+ALTER TABLE gateway.client_secrets ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE REPLICA TRIGGER log_row;
 ALTER TABLE gateway.change_txns ENABLE ALWAYS TRIGGER stamp;
 
 -- How many gateways may be answering that have not applied a change.

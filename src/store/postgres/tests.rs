@@ -111,6 +111,50 @@ async fn changes_are_numbered_in_the_order_of_their_commits_whoever_makes_them()
 }
 
 #[tokio::test]
+async fn what_another_database_replicates_here_is_a_change_like_any_other() {
+    let server = Postgres::start(&["wal_level = logical"]);
+    let (from, to) = (server.database(), server.database());
+    let (store, app) = world(&from).await;
+    let copy = open(&to).await;
+    let (mut feed, mut head) = follow(&copy).await;
+    let (mut source, mut here) = (by_hand(&from).await, by_hand(&to).await);
+    sql(&mut source, "CREATE PUBLICATION p FOR TABLE gateway.practices, gateway.users, gateway.clients, gateway.client_secrets")
+        .await
+        .unwrap();
+    sql(&mut source, "SELECT pg_create_logical_replication_slot('s', 'pgoutput')").await.unwrap();
+    // Not made by the subscription, which would wait for itself on its own server.
+    let subscribe = format!("CREATE SUBSCRIPTION s CONNECTION '{from}' PUBLICATION p WITH (create_slot = false, slot_name = 's')");
+    sql(&mut here, &subscribe).await.unwrap();
+    while copy.client(app.id).await.map_or(true, |client| client.secrets.is_empty()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    faults::until(&mut here, "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel").await;
+    while !matches!(feed.poll(head).await.unwrap(), Changes::Unchanged) {
+        head = suite::everything(&mut *feed).await.head;
+    }
+    for (statement, arrived) in [
+        (
+            "UPDATE gateway.practices SET api_access = 'disabled'",
+            "SELECT EXISTS (SELECT FROM gateway.practices WHERE api_access = 'disabled')",
+        ),
+        ("UPDATE gateway.users SET left_at = now()", "SELECT EXISTS (SELECT FROM gateway.users WHERE left_at IS NOT NULL)"),
+        (
+            "UPDATE gateway.client_secrets SET expires_at = now(), ended = true",
+            "SELECT EXISTS (SELECT FROM gateway.client_secrets WHERE ended)",
+        ),
+        ("UPDATE gateway.clients SET revoked_at = now()", "SELECT EXISTS (SELECT FROM gateway.clients WHERE revoked_at IS NOT NULL)"),
+    ] {
+        sql(&mut source, statement).await.unwrap();
+        faults::until(&mut here, arrived).await;
+        let (next, changed) = batch(&mut *feed, head).await;
+        assert_eq!(changed, 1, "{statement}");
+        head = next;
+    }
+    sql(&mut here, "ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s").await.unwrap();
+    drop(store);
+}
+
+#[tokio::test]
 async fn what_is_final_is_final_for_plain_sql_too() {
     let server = Postgres::start(&[]);
     let url = server.database();
