@@ -6,6 +6,9 @@
 
 CREATE SEQUENCE gateway.change_seq;
 
+-- Whoever commits a change holds this table until it is visible. (Not an advisory lock, which every role could hold.)
+CREATE TABLE gateway.change_order ();
+
 CREATE TABLE gateway.change_txns (
     xid xid8 NOT NULL PRIMARY KEY,
     -- NULL only inside the transaction itself
@@ -17,6 +20,15 @@ CREATE TABLE gateway.change_txns (
 CREATE TABLE gateway.change_rows (
     xid  xid8 NOT NULL REFERENCES gateway.change_txns ON DELETE CASCADE,
     kind text NOT NULL CHECK (kind IN ('practice', 'user', 'client')),
+    key  text NOT NULL,
+    PRIMARY KEY (xid, kind, key)
+);
+
+-- What a transaction takes access from, in strict mode: fenced, which empties it, before the transaction has its number.
+-- So nobody else ever sees a row.
+CREATE TABLE gateway.narrowings (
+    xid  xid8 NOT NULL,
+    kind text NOT NULL,
     key  text NOT NULL,
     PRIMARY KEY (xid, kind, key)
 );
@@ -118,7 +130,15 @@ CREATE TRIGGER log_row AFTER INSERT OR UPDATE ON gateway.client_secrets FOR EACH
 -- Deferred to the COMMIT: a transaction that has changed something and then sits open keeps nobody else waiting.
 CREATE FUNCTION gateway.stamp() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(1936549748);
+    -- A number that a crash forgets is given again, and who has seen it takes the second change for the first.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+    IF EXISTS (SELECT FROM gateway.narrowings WHERE xid = NEW.xid) THEN
+        RAISE EXCEPTION 'in strict mode access is not taken away after SET CONSTRAINTS … IMMEDIATE'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Leave the constraints of gateway.change_txns deferred to the COMMIT.';
+    END IF;
+    LOCK TABLE gateway.change_order IN EXCLUSIVE MODE;
     UPDATE gateway.change_txns SET seq = nextval('gateway.change_seq'), at = clock_timestamp() WHERE xid = NEW.xid;
     PERFORM pg_notify('gateway_change', '');
     RETURN NULL;

@@ -13,14 +13,6 @@ CREATE TABLE gateway.fences (
     PRIMARY KEY (kind, key, xid)
 );
 
--- What the transaction takes access from; emptied at its COMMIT, so nobody else ever sees a row.
-CREATE TABLE gateway.narrowings (
-    xid  xid8 NOT NULL,
-    kind text NOT NULL,
-    key  text NOT NULL,
-    PRIMARY KEY (xid, kind, key)
-);
-
 CREATE FUNCTION gateway.narrow(of_kind text, keys text[]) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(cardinality(keys), 0) = 0 OR current_setting('gateway.waits', true) = 'on' THEN
@@ -82,18 +74,29 @@ CREATE TRIGGER strict_update AFTER UPDATE ON gateway.client_secrets REFERENCING 
 CREATE TRIGGER strict_delete AFTER DELETE ON gateway.practices REFERENCING OLD TABLE AS was FOR EACH STATEMENT EXECUTE FUNCTION gateway.narrow_deleted();
 CREATE TRIGGER strict_delete AFTER DELETE ON gateway.users REFERENCING OLD TABLE AS was FOR EACH STATEMENT EXECUTE FUNCTION gateway.narrow_deleted();
 
+-- Which database of which server, in which of its histories.
+CREATE FUNCTION gateway.place() RETURNS text LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT concat_ws(' ', gateway.history(), current_database())
+$$;
+
 -- Puts up fences for a transaction that is still running, and tells the gateways.
-CREATE FUNCTION gateway.fence(of_xid xid8, kinds text[], keys text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION gateway.fence(place text, of_xid xid8, kinds text[], keys text[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- Where the tables were copied, or the primary is another one, the line may still lead to where they came from.
+    IF place <> gateway.place() THEN
+        RAISE EXCEPTION 'the foreign server gateway_fence is another database' USING HINT = 'ALTER SERVER gateway_fence OPTIONS (SET host …, SET dbname …);';
+    END IF;
     -- For one that is over, or that there will be some day, a fence would stand for nothing, or for ever.
     IF pg_xact_status(of_xid) IS DISTINCT FROM 'in progress' THEN
         RAISE EXCEPTION 'transaction % is not running', of_xid USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    INSERT INTO gateway.fences (xid, kind, key) SELECT of_xid, kind, key FROM unnest(kinds, keys) AS fenced (kind, key);
+    INSERT INTO gateway.fences (xid, kind, key) SELECT of_xid, kind, key FROM unnest(kinds, keys) AS fenced (kind, key)
+        ON CONFLICT DO NOTHING;
     PERFORM gateway.note(kind, array_agg(key)) FROM unnest(kinds, keys) AS fenced (kind, key) GROUP BY kind;
 END $$;
 
--- Takes down the fences of transactions that have ended. After a COMMIT the log has told of the rows already.
+-- Takes down the fences of transactions that have ended, and tells the gateways where the transaction itself has not: it
+-- came to nothing, or what was fenced did, as after ROLLBACK TO.
 CREATE FUNCTION gateway.lift() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     undone bigint;
@@ -107,7 +110,9 @@ BEGIN
             RETURNING fences.kind, fences.key, fences.xid
         )
         SELECT count(gateway.note(kind, keys)::text) INTO undone FROM (
-            SELECT kind, array_agg(key) AS keys FROM lifted WHERE pg_xact_status(xid) IS DISTINCT FROM 'committed' GROUP BY kind) AS came_to_nothing;
+            SELECT kind, array_agg(key) AS keys FROM lifted
+            WHERE NOT EXISTS (SELECT FROM gateway.change_rows AS told WHERE told.xid = lifted.xid AND told.kind = lifted.kind AND told.key IN (lifted.key, '*'))
+            GROUP BY kind) AS untold;
     END IF;
 END $$;
 
@@ -147,9 +152,10 @@ BEGIN
     END IF;
     -- One that an earlier COMMIT was cancelled out of.
     PERFORM gateway.aside(line, 'disconnect');
-    PERFORM gateway.aside(line, 'connect');
+    -- Whoever writes could use a line that is left open: it is closed whatever happens, and has few rights.
     BEGIN
-        PERFORM gateway.aside(line, format('SELECT gateway.fence(%L::xid8, %L::text[], %L::text[])::text', NEW.xid, kinds, keys));
+        PERFORM gateway.aside(line, 'connect');
+        PERFORM gateway.aside(line, format('SELECT gateway.fence(%L, %L::xid8, %L::text[], %L::text[])::text', gateway.place(), NEW.xid, kinds, keys));
         wanted := gateway.aside(line, 'SELECT gateway.head()::text');
         LOOP
             behind := gateway.aside(line, format('SELECT gateway.behind(%L::bigint)::text', wanted));
@@ -181,12 +187,13 @@ ALTER TABLE gateway.change_txns DISABLE TRIGGER a_strict_commit;
 -- Turns the strict mode on or off; for the owner of the tables. Waits for transactions that are changing them.
 CREATE FUNCTION gateway.strict(wanted boolean) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    owner CONSTANT name := (SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE oid = 'gateway.strict_commit()'::regprocedure);
     how CONSTANT text := CASE WHEN wanted THEN 'ENABLE ALWAYS' ELSE 'DISABLE' END;
 BEGIN
     IF wanted THEN
-        IF current_user <> (SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE oid = 'gateway.strict_commit()'::regprocedure) THEN
+        IF current_user <> owner THEN
             RAISE EXCEPTION 'the strict mode is turned on by the owner of the schema gateway, as whom it connects'
-                USING HINT = (SELECT format('SET ROLE %I;', pg_get_userbyid(proowner)) FROM pg_proc WHERE oid = 'gateway.strict_commit()'::regprocedure);
+                USING HINT = format('SET ROLE %I;', owner);
         END IF;
         IF NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'dblink') THEN
             RAISE EXCEPTION 'the strict mode needs the extension dblink' USING HINT = 'CREATE EXTENSION dblink;';
@@ -197,16 +204,16 @@ BEGIN
         END IF;
         IF NOT EXISTS (SELECT FROM pg_user_mappings WHERE srvname = 'gateway_fence' AND usename IN (current_user, 'public')) THEN
             RAISE EXCEPTION 'the strict mode needs to know as whom to connect to gateway_fence'
-                USING HINT = format('CREATE USER MAPPING FOR %I SERVER gateway_fence OPTIONS (user ''…'', password ''…''); a role that has gateway_management will do.', current_user);
+                USING HINT = format('CREATE USER MAPPING FOR %I SERVER gateway_fence OPTIONS (user ''…'', password ''…''); for a role of its own that has gateway_management and nothing else.', current_user);
         END IF;
         PERFORM gateway.aside('gateway_proof', 'disconnect');
-        PERFORM gateway.aside('gateway_proof', 'connect');
         BEGIN
-            -- The same database, and not another of that name.
-            IF gateway.aside('gateway_proof', 'SELECT gateway.history()::text || current_database()') IS DISTINCT FROM gateway.history() || current_database() THEN
-                RAISE EXCEPTION 'the foreign server gateway_fence is another database' USING HINT = 'ALTER SERVER gateway_fence OPTIONS (SET dbname …);';
+            PERFORM gateway.aside('gateway_proof', 'connect');
+            IF gateway.aside('gateway_proof', format('SELECT (rolsuper OR pg_has_role(%L, ''MEMBER''))::text FROM pg_roles WHERE rolname = current_user', owner)) <> 'false' THEN
+                RAISE EXCEPTION 'the role that connects to gateway_fence has too many rights'
+                    USING HINT = 'Map to a role of its own that has gateway_management and nothing else.';
             END IF;
-            PERFORM gateway.aside('gateway_proof', format('SELECT gateway.fence(%L::xid8, ''{}'', ''{}'')::text', pg_current_xact_id()));
+            PERFORM gateway.aside('gateway_proof', format('SELECT gateway.fence(%L, %L::xid8, ''{}'', ''{}'')::text', gateway.place(), pg_current_xact_id()));
             PERFORM gateway.aside('gateway_proof', 'SELECT gateway.behind(0)::text');
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
@@ -235,4 +242,4 @@ END $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gateway FROM PUBLIC;
 GRANT SELECT ON gateway.fences TO gateway_node, gateway_management;
 GRANT EXECUTE ON FUNCTION gateway.lift() TO gateway_node;
-GRANT EXECUTE ON FUNCTION gateway.fence(xid8, text[], text[]), gateway.behind(bigint) TO gateway_management;
+GRANT EXECUTE ON FUNCTION gateway.fence(text, xid8, text[], text[]), gateway.behind(bigint), gateway.place() TO gateway_management;

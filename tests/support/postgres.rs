@@ -149,7 +149,9 @@ impl Postgres {
         for statement in [
             "CREATE EXTENSION dblink",
             &format!("CREATE SERVER gateway_fence FOREIGN DATA WRAPPER dblink_fdw OPTIONS ({place})"),
-            "CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'postgres')",
+            "CREATE ROLE fence LOGIN",
+            "GRANT gateway_management TO fence",
+            "CREATE USER MAPPING FOR postgres SERVER gateway_fence OPTIONS (user 'fence')",
             "SELECT gateway.strict(true)",
         ] {
             self.sql_in(database, statement);

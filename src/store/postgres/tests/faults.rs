@@ -241,3 +241,22 @@ async fn a_change_that_is_repeated_is_confirmed_by_a_write() {
     let _ = store.revoke_client(app.id, now(), &operator()).await.unwrap();
     assert_ne!(written(&mut conn).await, before, "a transaction that writes nothing proves nothing");
 }
+
+#[tokio::test]
+async fn a_number_that_was_seen_is_not_forgotten_by_a_crash() {
+    // The log is written out so seldom that a crash forgets what no commit has asked for.
+    let server = Postgres::start(&["wal_writer_delay = 10s", "wal_writer_flush_after = 0"]);
+    let url = server.database();
+    let (store, _) = world(&url).await;
+    let mut conn = by_hand(&url).await;
+    sql(&mut conn, "SET synchronous_commit = off; UPDATE gateway.practices SET name = 'seen'").await.unwrap();
+    // Not by a heartbeat, which would have it written out.
+    let head = "SELECT gateway.head()";
+    let seen: i64 = sqlx::query_scalar(head).fetch_one(&mut conn).await.unwrap();
+    server.kill();
+    server.resume();
+    let mut conn = by_hand(&url).await;
+    let kept: i64 = sqlx::query_scalar(head).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(kept, seen);
+    drop(store);
+}

@@ -170,6 +170,13 @@ async fn only_what_takes_access_away_is_fenced() {
     let early = "BEGIN; SET CONSTRAINTS ALL IMMEDIATE; UPDATE gateway.clients SET revoked_at = now(); COMMIT";
     assert!(sql(&mut conn, early).await.unwrap_err().contains("SET CONSTRAINTS"));
     sql(&mut conn, "ROLLBACK").await.unwrap();
+    for first in ["", "UPDATE gateway.clients SET name = 'first'; "] {
+        let early = format!(
+            "BEGIN; {first}SET CONSTRAINTS gateway.a_strict_commit IMMEDIATE; UPDATE gateway.clients SET revoked_at = now(); COMMIT"
+        );
+        assert!(sql(&mut conn, &early).await.unwrap_err().contains("SET CONSTRAINTS"), "{early}");
+        let _ = sql(&mut conn, "ROLLBACK").await;
+    }
     let last = "BEGIN; UPDATE gateway.clients SET revoked_at = now(); SET CONSTRAINTS ALL IMMEDIATE; COMMIT";
     assert!(sql(&mut conn, last).await.unwrap_err().contains("did not learn"));
     sql(&mut conn, "ROLLBACK; SELECT gateway.strict(false)").await.unwrap();
@@ -197,6 +204,65 @@ async fn a_commit_that_others_wait_for_does_not_wait_for_them() {
         Ok(()) => heard(&node, |replica| revoked(replica, &app)).await,
         Err(why) => assert!(why.contains("lock timeout") && store.client(app.id).await.unwrap().revoked_at.is_none(), "{why}"),
     }
+}
+
+#[tokio::test]
+async fn what_was_fenced_and_taken_back_inside_the_transaction_is_lifted_too() {
+    let server = Postgres::start(&[]);
+    let (_, store, app, mut conn) = strict(&server).await;
+    let mut node = Node::start(&store);
+    node.live().await;
+    let back = "BEGIN; UPDATE gateway.practices SET name = 'x'; SAVEPOINT s; UPDATE gateway.clients SET revoked_at = now();
+        SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO s; SET CONSTRAINTS ALL DEFERRED; UPDATE gateway.clients SET expires_at = now();
+        SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO s; COMMIT";
+    sql(&mut conn, back).await.unwrap();
+    faults::until(&mut conn, "SELECT NOT EXISTS (SELECT FROM gateway.fences)").await;
+    heard(&node, |replica| !fenced(replica, &app)).await;
+    assert!(!revoked(&node.replica, &app));
+}
+
+#[tokio::test]
+async fn a_fence_that_cannot_be_taken_down_does_not_keep_the_lease_from_being_renewed() {
+    let server = Postgres::start(&[]);
+    let (url, store, app, mut conn) = strict(&server).await;
+    let mut node = Node::start(&store);
+    node.live().await;
+    sql(&mut conn, SILENT).await.unwrap();
+    let mut writer = by_hand(&url).await;
+    sql(&mut writer, "SET gateway.patience = '1 ms'").await.unwrap();
+    let mut holder = by_hand(&url).await;
+    let revoke =
+        format!("BEGIN; UPDATE gateway.clients SET revoked_at = now() WHERE client_id = '{}'; SET CONSTRAINTS ALL IMMEDIATE", app.id);
+    sql(&mut writer, &revoke).await.unwrap_err();
+    // Fenced, and not over yet: the session still is in the transaction that failed, until here.
+    sql(&mut holder, "BEGIN; LOCK TABLE gateway.change_order IN EXCLUSIVE MODE").await.unwrap();
+    let _ = sql(&mut writer, "ROLLBACK").await;
+    let beat = "SELECT max(beat) FROM gateway.nodes";
+    let before: i64 = sqlx::query_scalar(beat).fetch_one(&mut conn).await.unwrap();
+    while sqlx::query_scalar::<_, i64>(beat).fetch_one(&mut conn).await.unwrap() < before + 5 {
+        assert!(node.live.borrow().is_some(), "the lease is renewed meanwhile");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sql(&mut holder, "ROLLBACK").await.unwrap();
+    faults::until(&mut conn, "SELECT NOT EXISTS (SELECT FROM gateway.fences)").await;
+    heard(&node, |replica| !fenced(replica, &app)).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_the_database_does_not_fence_the_one_it_was_copied_from() {
+    let server = Postgres::start(&[]);
+    let (url, store, _, conn) = strict(&server).await;
+    drop(conn);
+    store.close().await;
+    let (base, from) = url.rsplit_once('/').unwrap();
+    let mut admin = by_hand(&format!("{base}/postgres")).await;
+    sql(&mut admin, &format!("CREATE DATABASE staging TEMPLATE {from}")).await.unwrap();
+    let mut copy = by_hand(&format!("{base}/staging")).await;
+    let why = sql(&mut copy, "UPDATE gateway.clients SET revoked_at = now()").await.unwrap_err();
+    assert!(why.contains("is another database"), "{why}");
+    let mut original = by_hand(&url).await;
+    let fences: i64 = sqlx::query_scalar("SELECT count(*) FROM gateway.fences").fetch_one(&mut original).await.unwrap();
+    assert_eq!(fences, 0);
 }
 
 #[tokio::test]
@@ -248,6 +314,7 @@ async fn what_the_strict_mode_needs_is_said_and_who_may_do_what_stays_as_it_was(
     assert!(sql(&mut conn, "SELECT gateway.strict(true)").await.is_err(), "another database");
     let name = url.rsplit('/').next().unwrap();
     sql(&mut conn, &format!("ALTER SERVER gateway_fence OPTIONS (SET dbname '{name}')")).await.unwrap();
+    assert!(hint(&mut conn).await.contains("nothing else"), "a line left open would be the owner's");
 
     // Those who manage access can neither turn it on or off nor get around it; the line needs no more than they have.
     sql(
@@ -265,9 +332,9 @@ async fn what_the_strict_mode_needs_is_said_and_who_may_do_what_stays_as_it_was(
     {
         assert!(sql(&mut manager, statement).await.unwrap_err().contains("permission denied"), "{statement}");
     }
-    let future = "SELECT gateway.fence('99999999999', '{client}', '{x}')";
+    let future = "SELECT gateway.fence(gateway.place(), '99999999999', '{client}', '{x}')";
     assert!(sql(&mut manager, future).await.unwrap_err().contains("future"), "it would stand for ever");
-    assert!(sql(&mut manager, "SELECT gateway.fence('3', '{client}', '{x}')").await.unwrap_err().contains("not running"));
+    assert!(sql(&mut manager, "SELECT gateway.fence(gateway.place(), '3', '{client}', '{x}')").await.unwrap_err().contains("not running"));
     sql(&mut conn, "CREATE ROLE boss SUPERUSER; SET ROLE boss").await.unwrap();
     assert!(hint(&mut conn).await.contains("SET ROLE postgres"), "it connects as the owner");
     sql(&mut conn, "RESET ROLE").await.unwrap();
