@@ -52,6 +52,8 @@ CREATE TABLE gateway.nodes (
     bound_ms   bigint NOT NULL CHECK (bound_ms BETWEEN 1 AND 86400000),
     name       text NOT NULL DEFAULT '',
     version    text NOT NULL DEFAULT '',
+    -- the newest schema that the node's program knows: what came later it reads past
+    schema     int NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 40);
 
@@ -152,9 +154,9 @@ ALTER TABLE gateway.clients ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIG
 ALTER TABLE gateway.client_secrets ENABLE ALWAYS TRIGGER log_insert, ENABLE ALWAYS TRIGGER log_update, ENABLE REPLICA TRIGGER log_row;
 ALTER TABLE gateway.change_txns ENABLE ALWAYS TRIGGER stamp;
 
--- How many gateways may be answering that have not applied a change.
-CREATE FUNCTION gateway.behind(revision bigint) RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*) FROM gateway.nodes WHERE applied < revision OR history <> gateway.history()
+-- How many gateways may be answering that have not applied a change, or do not know what is in it.
+CREATE FUNCTION gateway.behind(revision bigint, needed int DEFAULT 0) RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FROM gateway.nodes WHERE applied < revision OR history <> gateway.history() OR schema < needed
 $$;
 
 -- Waits until every gateway has applied what has been committed, or can no longer answer: what was changed by plain SQL

@@ -158,11 +158,11 @@ BEGIN
         PERFORM gateway.aside(line, format('SELECT gateway.fence(%L, %L::xid8, %L::text[], %L::text[])::text', gateway.place(), NEW.xid, kinds, keys));
         wanted := gateway.aside(line, 'SELECT gateway.head()::text');
         LOOP
-            behind := gateway.aside(line, format('SELECT gateway.behind(%L::bigint)::text', wanted));
+            behind := gateway.aside(line, format('SELECT gateway.behind(%L::bigint, 3)::text', wanted));
             EXIT WHEN behind = '0';
             IF clock_timestamp() > until THEN
                 RAISE EXCEPTION 'nothing is changed: % gateway(s) did not learn of it within %', behind, patience
-                    USING ERRCODE = 'lock_not_available', HINT = 'Is a gateway running? Only a running one takes a dead one out of gateway.nodes. SET gateway.patience for another time.';
+                    USING ERRCODE = 'lock_not_available', HINT = 'Is a gateway running? Only a running one takes a dead one out of gateway.nodes; and one whose `schema` is below 3 there is too old. SET gateway.patience for another time.';
             END IF;
             PERFORM pg_sleep(0.002);
         END LOOP;
@@ -214,7 +214,7 @@ BEGIN
                     USING HINT = 'Map to a role of its own that has gateway_management and nothing else.';
             END IF;
             PERFORM gateway.aside('gateway_proof', format('SELECT gateway.fence(%L, %L::xid8, ''{}'', ''{}'')::text', gateway.place(), pg_current_xact_id()));
-            PERFORM gateway.aside('gateway_proof', 'SELECT gateway.behind(0)::text');
+            PERFORM gateway.aside('gateway_proof', 'SELECT gateway.behind(0, 3)::text');
         EXCEPTION
             WHEN OTHERS OR query_canceled THEN
                 PERFORM gateway.aside('gateway_proof', 'disconnect');
@@ -242,4 +242,4 @@ END $$;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA gateway FROM PUBLIC;
 GRANT SELECT ON gateway.fences TO gateway_node, gateway_management;
 GRANT EXECUTE ON FUNCTION gateway.lift() TO gateway_node;
-GRANT EXECUTE ON FUNCTION gateway.fence(text, xid8, text[], text[]), gateway.behind(bigint), gateway.place() TO gateway_management;
+GRANT EXECUTE ON FUNCTION gateway.fence(text, xid8, text[], text[]), gateway.behind(bigint, int), gateway.place() TO gateway_management;

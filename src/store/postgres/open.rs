@@ -18,6 +18,11 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0003_strict.sql"),
 ];
 
+/// The newest schema that this program knows.
+pub(super) fn newest_schema() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
 /// What a URL may say after its `?`. sqlx passes over any other, and logs its value: `sslmod=verify-full` would be no
 /// verification, and a misspelt `password` would be in the log.
 const PARAMETERS: &[&str] = &[
@@ -111,7 +116,7 @@ async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error>
     if version < 140_000 {
         return Err(unusable(format!("PostgreSQL {} is too old: the gateway needs 14 or newer", version / 10_000)));
     }
-    let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    let newest = newest_schema();
     if migrate {
         if schema_version(conn).await? < newest {
             upgrade(conn).await?;
@@ -130,8 +135,7 @@ async fn make_ready(conn: &mut PgConnection, migrate: bool) -> Result<(), Error>
 
 /// After a restored dump the log has to begin anew; who merely opens the store may not be allowed to, and need not.
 async fn own_log(conn: &mut PgConnection) -> Result<(), Error> {
-    let version = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    if schema_version(conn).await? == version && sqlx::query_scalar("SELECT gateway.foreign_log()").fetch_one(&mut *conn).await? {
+    if schema_version(conn).await? == newest_schema() && sqlx::query_scalar("SELECT gateway.foreign_log()").fetch_one(&mut *conn).await? {
         sqlx::raw_sql("SELECT gateway.own_log()").execute(conn).await?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::{Timing, fault::unusable};
+use super::{Timing, fault::unusable, open::newest_schema};
 use crate::store::Error;
 
 /// Who a node is to the barriers: one start of one process, at one history of the database. Never used again.
@@ -23,12 +23,13 @@ impl Node {
         }
         let id = uuid::Uuid::new_v4().to_string();
         let history: String = sqlx::query_scalar(
-            "INSERT INTO gateway.nodes (node_id, history, bound_ms, name, version) VALUES ($1, gateway.history(), $2, $3, $4) RETURNING history",
+            "INSERT INTO gateway.nodes (node_id, history, bound_ms, name, version, schema) VALUES ($1, gateway.history(), $2, $3, $4, $5) RETURNING history",
         )
         .bind(&id)
         .bind(millis(timing.bound()))
         .bind(host_name())
         .bind(env!("CARGO_PKG_VERSION"))
+        .bind(newest_schema())
         .fetch_one(conn)
         .await?;
         Ok(Self { id, history })
