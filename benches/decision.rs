@@ -14,7 +14,7 @@ use sigmagate::access::{Facts, authorize};
 use sigmagate::cache::Replica;
 use sigmagate::clock::{Timestamp, boot_time};
 use sigmagate::credential::Secret;
-use sigmagate::entity::{ApiAccess, Client, Practice, StoredSecret};
+use sigmagate::entity::{ApiAccess, Client, ClientKeys, Practice, StoredSecret};
 use sigmagate::gate::{FailureBudget, Gate, Request};
 use sigmagate::id::{ClientId, Revision, RouteId};
 use sigmagate::limit::{Tier, TierNames};
@@ -74,10 +74,11 @@ fn world(routes: u32, clients: u32) -> (Gate, String) {
         expires_at: None,
         revoked_at: None,
         secrets: vec![StoredSecret { generation: 1, digest: digest.clone(), created_at: Timestamp(0), expires_at: None, ended: false }],
+        keys: ClientKeys::None,
     });
     let practices =
         (0..50).map(|n| Practice { id: format!("p{n}").parse().expect("an id"), name: "p".into(), api_access: ApiAccess::Active });
-    replica.replace(Snapshot { head: Revision(1), practices: practices.collect(), users: vec![], clients: rows.collect(), fences: vec![] });
+    replica.replace(Snapshot { head: Revision(1), practices: practices.collect(), clients: rows.collect(), ..Snapshot::default() });
     replica.extend_lease(boot_time().after(Duration::from_secs(36_000)));
     let budget = FailureBudget { per_minute: NonZeroU32::MAX, burst: NonZeroU32::MAX };
     let gate = Gate::new(replica, tiers, budget, None);

@@ -81,7 +81,7 @@ impl Touched<'_> {
                 Change::Practice(id, _) => id == client.practice_id(),
                 Change::User(id, _) => client.owner_id() == Some(id),
                 // What it is about was told just before.
-                Change::Fenced(_) => false,
+                Change::Fenced(_) | Change::SigningKey(..) | Change::RevokedToken(..) => false,
             })
     }
 }
@@ -178,6 +178,7 @@ impl Replica {
                     Change::Practice(id, practice) => tables.set_practice(id, practice.as_ref()),
                     Change::User(id, user) => tables.set_user(id, user.as_ref()),
                     Change::Client(id, client) => self.set_client(&tables, *id, client.as_ref()),
+                    Change::SigningKey(..) | Change::RevokedToken(..) => {}
                     Change::Fenced(subject) => tables.fence(subject),
                 }
             }

@@ -1,4 +1,4 @@
-//! What the store holds and the gateway decides from: practices, users, clients.
+//! What the store holds and the gateway decides from: practices, users, clients, signing keys, revoked tokens.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use crate::clock::Timestamp;
 use crate::credential::{SecretDigest, usable_at};
-use crate::id::{ClientId, PracticeId, UserId};
+use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
 use crate::scope::ScopeToken;
+use crate::token::Algorithm;
 
 /// A text that names none of the words an enumeration has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,4 +155,101 @@ pub struct Client {
     pub revoked_at: Option<Timestamp>,
     /// Its secrets, the newest first: those that work and those that ended.
     pub secrets: Vec<StoredSecret>,
+    /// Keys of its own, with which it may sign assertions in the place of a secret (RFC 7523).
+    pub keys: ClientKeys,
+}
+
+/// Where the public keys of a client are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientKeys {
+    /// It has none.
+    #[default]
+    None,
+    /// Here, as the JSON of a JWK set (RFC 7517 §5).
+    Jwks(Arc<str>),
+    /// At an address of the client's (RFC 7591 §2, `jwks_uri`).
+    Url(Arc<str>),
+}
+
+impl ClientKeys {
+    /// From the two places where they can be; `None` if they are in both.
+    #[must_use]
+    pub fn from_either(jwks: Option<&str>, url: Option<&str>) -> Option<Self> {
+        match (jwks, url) {
+            (None, None) => Some(Self::None),
+            (Some(jwks), None) => Some(Self::Jwks(jwks.into())),
+            (None, Some(url)) => Some(Self::Url(url.into())),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    /// The set, if it is here.
+    #[must_use]
+    pub fn jwks(&self) -> Option<&str> {
+        match self {
+            Self::Jwks(jwks) => Some(jwks),
+            Self::None | Self::Url(_) => None,
+        }
+    }
+
+    /// The address, if there is one.
+    #[must_use]
+    pub fn url(&self) -> Option<&str> {
+        match self {
+            Self::Url(url) => Some(url),
+            Self::None | Self::Jwks(_) => None,
+        }
+    }
+}
+
+/// A key of ours that signs access tokens, as it is kept.
+#[derive(Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StoredKey {
+    /// Its thumbprint.
+    pub id: KeyId,
+    /// What it signs by: `EdDSA` or `ES256`.
+    #[serde(serialize_with = "as_text")]
+    pub algorithm: Algorithm,
+    /// The private key, sealed under the master key for the purpose that [`StoredKey::purpose`] names.
+    #[serde(skip)]
+    pub sealed: Arc<[u8]>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it signs, until a newer one does; `None`: it is only being made known yet.
+    pub signs_from: Option<Timestamp>,
+    /// When it was taken out of use, and with it every token that it has signed. There is no way back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl StoredKey {
+    /// What a key of this id is sealed for: sealed for another, it is not opened.
+    #[must_use]
+    pub fn purpose(id: &KeyId) -> String {
+        format!("signing-key:{id}")
+    }
+}
+
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredKey({}, {}, signs from {:?}, revoked {:?})", self.id, self.algorithm, self.signs_from, self.revoked_at)
+    }
+}
+
+fn as_text<S: serde::Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// An access token that was revoked by itself (RFC 7009). Remembered until it would have expired, and a day longer, since
+/// the clocks of nodes differ.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct RevokedToken {
+    /// The token.
+    pub id: TokenId,
+    /// The client that it was issued to.
+    pub client_id: ClientId,
+    /// When it would have expired.
+    pub expires_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Timestamp,
 }

@@ -16,6 +16,12 @@ pub enum Error {
     /// Not 1 to 64 letters, digits, `.`, `_` or `-`.
     #[error("`{0}` is not an id: expected 1 to 64 letters, digits, `.`, `_` or `-`, starting with a letter or digit")]
     Name(String),
+    /// Not 43 letters of base64url.
+    #[error("`{0}` is not the id of a signing key: expected 43 letters, digits, `_` or `-`")]
+    KeyId(String),
+    /// Not a UUID.
+    #[error("`{0}` is not the id of a token: expected a UUID")]
+    TokenId(String),
 }
 
 /// The public name of a client (RFC 6749 §2.2): `smd_` and 20 base62 characters. Not a secret; may be logged.
@@ -132,6 +138,72 @@ name! {
     UserId
 }
 
+/// A signing key, by its thumbprint (RFC 7638): 43 letters of base64url, the `kid` of what it signs.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
+pub struct KeyId(Arc<str>);
+
+impl KeyId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let ok = text.len() == 43 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if ok { Ok(Self(text.into())) } else { Err(Error::KeyId(text.chars().take(80).collect())) }
+    }
+}
+
+/// One access token of ours (`jti`, RFC 7519 §4.1.7): a UUID in its usual spelling, lower case. Not a secret; may be logged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
+pub struct TokenId(uuid::Uuid);
+
+impl TokenId {
+    /// A new one, from 122 random bits.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.hyphenated(), f)
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        // One spelling only: of two, one could be revoked and the other not.
+        let id = uuid::Uuid::parse_str(text).ok().map(Self).filter(|id| id.to_string() == text);
+        id.ok_or_else(|| Error::TokenId(text.chars().take(80).collect()))
+    }
+}
+
 /// A place in the change log. Later changes have greater revisions; 0 is before the first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
@@ -169,6 +241,21 @@ mod tests {
         }
         for wrong in ["", ".a", "a/b", "a b", "a\r\nb", "é", &"a".repeat(65)] {
             assert!(wrong.parse::<UserId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn keys_and_tokens_have_one_spelling() {
+        let key = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+        assert_eq!(key.parse::<KeyId>().unwrap().as_str(), key);
+        for wrong in ["", &key[1..], &format!("{key}a"), &key.replace('-', "+")] {
+            assert!(wrong.parse::<KeyId>().is_err(), "{wrong}");
+        }
+        let token = "936da01f-9abd-4d9d-80c7-02af85c822a8";
+        assert_eq!(token.parse::<TokenId>().unwrap().to_string(), token);
+        assert_ne!(TokenId::random(), TokenId::random());
+        for wrong in ["", &token.to_uppercase(), &token.replace('-', ""), &format!("{{{token}}}"), &format!("urn:uuid:{token}")] {
+            assert!(wrong.parse::<TokenId>().is_err(), "{wrong}");
         }
     }
 }

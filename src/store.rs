@@ -9,6 +9,7 @@ mod rules;
 mod sqlite;
 #[cfg(test)]
 mod suite;
+mod unclear;
 
 pub use postgres::{Fleet, PgStore, Timing};
 pub use sqlite::SqliteStore;
@@ -19,8 +20,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::{BootTime, Timestamp, boot_time};
-use crate::entity::{ApiAccess, Client, Practice, Role, StoredSecret, User};
-use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::entity::{ApiAccess, Client, ClientKeys, Practice, RevokedToken, Role, StoredKey, StoredSecret, User};
+use crate::id::{ClientId, KeyId, PracticeId, Revision, TokenId, UserId};
 
 /// Whether a URL names a database that a fleet can share, which is PostgreSQL; else it is a file of SQLite.
 #[must_use]
@@ -42,7 +43,7 @@ pub enum Error {
     /// Nothing of that id.
     #[error("there is no {what} `{id}`")]
     NotFound {
-        /// `practice`, `user` or `client`.
+        /// `practice`, `user`, `client`, `secret` or `signing key`.
         what: &'static str,
         /// The id that was asked for.
         id: String,
@@ -98,6 +99,10 @@ pub trait Fill: Send {
     fn client(&mut self, client: Client);
     /// One more secret of a client that has been given.
     fn secret(&mut self, of: ClientId, secret: StoredSecret);
+    /// One signing key.
+    fn signing_key(&mut self, key: StoredKey);
+    /// One token that was revoked by itself.
+    fn revoked_token(&mut self, token: RevokedToken);
     /// After everything else: what nobody is to be admitted by until more is told of it.
     fn fence(&mut self, of: &Subject);
 }
@@ -113,6 +118,10 @@ pub struct Snapshot {
     pub users: Vec<User>,
     /// Every client, with its secrets.
     pub clients: Vec<Client>,
+    /// Every signing key.
+    pub signing_keys: Vec<StoredKey>,
+    /// Every token that was revoked by itself, and is still remembered.
+    pub revoked_tokens: Vec<RevokedToken>,
     /// What is about to lose access.
     pub fences: Vec<Subject>,
 }
@@ -140,6 +149,14 @@ impl Fill for Snapshot {
         client.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.generation));
     }
 
+    fn signing_key(&mut self, key: StoredKey) {
+        self.signing_keys.push(key);
+    }
+
+    fn revoked_token(&mut self, token: RevokedToken) {
+        self.revoked_tokens.push(token);
+    }
+
     fn fence(&mut self, of: &Subject) {
         self.fences.push(of.clone());
     }
@@ -165,6 +182,10 @@ pub enum Change {
     User(UserId, Option<User>),
     /// A client; a change to one of its secrets is a change to the client.
     Client(ClientId, Option<Client>),
+    /// A signing key.
+    SigningKey(KeyId, Option<StoredKey>),
+    /// A token that was revoked by itself; `None`: it need not be remembered any longer.
+    RevokedToken(TokenId, Option<RevokedToken>),
     /// Access is about to be taken from it, by a transaction that is waiting for every node to know: nobody is admitted by
     /// it until the next change of it. Comes after the change that tells what it is.
     Fenced(Subject),
@@ -316,7 +337,7 @@ pub trait Store: Send + Sync {
     async fn client(&self, id: ClientId) -> Result<Client, Error>;
     /// Creates a client. In the same transaction: the practice is active, and the owner, if any, is on its team with the toggle on.
     async fn create_client(&self, new: &NewClient, by: &Actor) -> Result<Committed, Error>;
-    /// Changes name, scopes, addresses, tier or expiry of a client that is not revoked; what is `None` stays.
+    /// Changes name, scopes, addresses, tier, expiry or keys of a client that is not revoked; what is `None` stays.
     async fn edit_client(&self, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error>;
     /// Adds a secret of the next generation. The one before it ends at `others_end` unless it ends sooner, and every older
     /// one ends `now`: a client has two live secrets at most.
@@ -332,6 +353,24 @@ pub trait Store: Send + Sync {
     async fn end_secret(&self, id: ClientId, generation: u32, now: Timestamp, by: &Actor) -> Result<Committed, Error>;
     /// Revokes a client for good; a client that is revoked already stays as it is.
     async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error>;
+
+    /// Every signing key, the newest first.
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>, Error>;
+    /// Adds a signing key, which signs nothing yet: its `signs_from` is `None`.
+    async fn add_signing_key(&self, key: &StoredKey, by: &Actor) -> Result<Committed, Error>;
+    /// Has a key sign from a moment on. Once it is planned it stays so: for the same moment again this changes nothing, for
+    /// another one it is a [`Error::Conflict`], as for a revoked key.
+    async fn plan_signing_key(&self, id: &KeyId, signs_from: Timestamp, by: &Actor) -> Result<Committed, Error>;
+    /// Takes a key out of use for good; one that is revoked already stays as it is.
+    async fn revoke_signing_key(&self, id: &KeyId, now: Timestamp, by: &Actor) -> Result<Committed, Error>;
+    /// Revokes one token for good; one that is revoked already stays as it is. The ledger of the client's practice has it.
+    async fn revoke_token(&self, token: &RevokedToken, by: &Actor) -> Result<Committed, Error>;
+    /// Takes note that a client has used the assertion of this digest (RFC 7523 §3, `jti`), so that nobody uses it again on
+    /// any node; false if it was used already. That there is such a client is not looked at. It is remembered until `until`, and a day longer. Raises no change.
+    async fn use_assertion(&self, client: ClientId, digest: [u8; 32], until: Timestamp) -> Result<bool, Error>;
+    /// Forgets revoked tokens and used assertions whose time was over a day ago, by the database's clock. Feeds do it by
+    /// themselves once a minute.
+    async fn prune_tokens(&self) -> Result<(), Error>;
 
     /// How long a node may answer after it last proved itself current.
     fn lease(&self) -> Duration;
@@ -358,6 +397,8 @@ pub struct ClientEdit {
     pub tier: Option<Option<String>>,
     /// `Some(None)`: never.
     pub expires_at: Option<Option<Timestamp>>,
+    /// In the place of those before.
+    pub keys: Option<ClientKeys>,
 }
 
 /// How a change came into force.

@@ -22,8 +22,9 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Neighbours that may know each other: entities hold digests, and digests are compared with what entities hold.
-const NEIGHBOURS: &[(&str, &str)] = &[("entity", "credential"), ("access", "route")];
+/// Neighbours that may know each other: entities hold digests, and digests are compared with what entities hold; a key says
+/// what it signs by.
+const NEIGHBOURS: &[(&str, &str)] = &[("entity", "credential"), ("entity", "token"), ("access", "route")];
 
 /// Where each outside crate is at home.
 const HOMES: &[(&str, &[&str])] = &[

@@ -32,6 +32,10 @@ CREATE TABLE gateway.clients (
     created_at        timestamptz NOT NULL DEFAULT now() CHECK (isfinite(created_at)),
     expires_at        timestamptz CHECK (isfinite(expires_at)),
     revoked_at        timestamptz CHECK (isfinite(revoked_at)),
+    -- keys of its own: a JWK set (RFC 7517), or where there is one
+    jwks              text CHECK (jwks IS NULL OR jwks::json IS NOT NULL),
+    jwks_url          text CHECK (length(jwks_url) > 0),
+    CHECK (jwks IS NULL OR jwks_url IS NULL),
     FOREIGN KEY (owner, practice_id) REFERENCES gateway.users (user_id, practice_id)
 );
 CREATE INDEX clients_of_practice ON gateway.clients (practice_id);

@@ -19,7 +19,7 @@ CREATE TABLE gateway.change_txns (
 -- Which rows a transaction changed; the key `*`: too many to name, so read everything.
 CREATE TABLE gateway.change_rows (
     xid  xid8 NOT NULL REFERENCES gateway.change_txns ON DELETE CASCADE,
-    kind text NOT NULL CHECK (kind IN ('practice', 'user', 'client')),
+    kind text NOT NULL CHECK (kind IN ('practice', 'user', 'client', 'key', 'token')),
     key  text NOT NULL,
     PRIMARY KEY (xid, kind, key)
 );

@@ -44,6 +44,9 @@ BEGIN
         WHERE (was.revoked_at IS NULL AND now.revoked_at IS NOT NULL)
             OR NOT was.scopes <@ now.scopes
             OR coalesce(now.expires_at, 'infinity') < coalesce(was.expires_at, 'infinity')
+            -- Whether a key was taken away or one was put beside it is more than SQL can tell.
+            OR (was.jwks IS NOT NULL AND now.jwks IS DISTINCT FROM was.jwks)
+            OR (was.jwks_url IS NOT NULL AND now.jwks_url IS DISTINCT FROM was.jwks_url)
             -- An empty list is every address.
             OR (cardinality(now.allowed_addresses) > 0 AND (cardinality(was.allowed_addresses) = 0
                 OR EXISTS (SELECT FROM unnest(was.allowed_addresses) AS had

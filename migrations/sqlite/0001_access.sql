@@ -32,7 +32,11 @@ CREATE TABLE clients (
     tier              TEXT    CHECK (length(tier) > 0),
     created_at        INTEGER NOT NULL,
     expires_at        INTEGER,
-    revoked_at        INTEGER
+    revoked_at        INTEGER,
+    -- keys of its own: a JWK set (RFC 7517), or where there is one
+    jwks              TEXT    CHECK (json_valid(jwks)),
+    jwks_url          TEXT    CHECK (length(jwks_url) > 0),
+    CHECK (jwks IS NULL OR jwks_url IS NULL)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX clients_of_practice ON clients (practice_id);
 CREATE INDEX clients_of_owner ON clients (owner) WHERE owner IS NOT NULL;
@@ -51,7 +55,7 @@ CREATE TABLE client_secrets (
 
 CREATE TABLE changes (
     revision INTEGER PRIMARY KEY AUTOINCREMENT CHECK (revision > 0),
-    kind     TEXT    NOT NULL CHECK (kind IN ('practice', 'user', 'client')),
+    kind     TEXT    NOT NULL CHECK (kind IN ('practice', 'user', 'client', 'key', 'token')),
     key      TEXT    NOT NULL,
     at       INTEGER NOT NULL
 ) STRICT;

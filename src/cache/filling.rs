@@ -74,6 +74,10 @@ impl Fill for Filling<'_> {
         }
     }
 
+    fn signing_key(&mut self, _key: crate::entity::StoredKey) {}
+
+    fn revoked_token(&mut self, _token: crate::entity::RevokedToken) {}
+
     fn fence(&mut self, of: &Subject) {
         self.tables.fence(of);
     }

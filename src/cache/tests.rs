@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::credential::Secret;
-use crate::entity::{Role, StoredSecret};
+use crate::entity::{ClientKeys, Role, StoredSecret};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -30,6 +30,7 @@ fn client(n: u8, practice: &str, owner: Option<&str>) -> Client {
         expires_at: None,
         revoked_at: None,
         secrets: vec![StoredSecret { generation: 1, digest, created_at: Timestamp(0), expires_at: None, ended: false }],
+        keys: ClientKeys::None,
     }
 }
 
@@ -92,9 +93,8 @@ fn what_ended_for_good_stays_ended_when_the_database_has_forgotten_it() {
     let snapshot = |head, client: &Client| Snapshot {
         head: Revision(head),
         practices: vec![practice("p", ApiAccess::Active)],
-        users: vec![],
         clients: vec![client.clone()],
-        fences: vec![],
+        ..Snapshot::default()
     };
     replica.replace(snapshot(5, &revoked));
     replica.replace(snapshot(3, &app));
@@ -142,9 +142,8 @@ fn a_practice_switches_all_its_clients_and_no_other() {
     replica.replace(Snapshot {
         head: Revision(1),
         practices: vec![practice("p", ApiAccess::Active), practice("q", ApiAccess::Active)],
-        users: vec![],
         clients: vec![a.clone(), b.clone()],
-        fences: vec![],
+        ..Snapshot::default()
     });
     replica.apply(Revision(1), Revision(2), &[Change::Practice("p".parse().unwrap(), Some(practice("p", ApiAccess::Disabled)))]);
     assert_eq!(facts(&replica, &a).unwrap().practice, ApiAccess::Disabled);

@@ -131,6 +131,7 @@ impl Edit {
             allowed_addresses: (self.allow_any || !self.allow.is_empty()).then_some(self.allow),
             tier: (self.standard_tier || self.tier.is_some()).then_some(self.tier),
             expires_at: (self.never_expires || self.expires.is_some()).then_some(self.expires),
+            keys: None,
         };
         let nothing = edit.name.is_none()
             && edit.scopes.is_none()

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::*;
 use crate::clock::boot_time;
 use crate::credential::Secret;
-use crate::entity::{ApiAccess, Client, Practice, Role, StoredSecret, User};
+use crate::entity::{ApiAccess, Client, ClientKeys, Practice, Role, StoredSecret, User};
 use crate::id::{ClientId, Revision, RouteId};
 use crate::route::{MethodSet, Requirement};
 use crate::scope::{ScopeRegistry, ScopeToken};
@@ -76,6 +76,7 @@ impl World {
                     expires_at: None,
                     ended: false,
                 }],
+                keys: ClientKeys::None,
             };
             world.secrets.push((name, client.id, secret));
             clients.push(client);
@@ -85,7 +86,7 @@ impl World {
             practices: vec![practice(ApiAccess::Active)],
             users: vec![member(true)],
             clients,
-            fences: vec![],
+            ..Snapshot::default()
         });
         world.replica.extend_lease(boot_time().after(Duration::from_secs(3600)));
         world

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{Error, Lifecycle, name};
 use crate::clock::{Timestamp, now};
 use crate::credential::Secret;
-use crate::entity::{Client, StoredSecret};
+use crate::entity::{Client, ClientKeys, StoredSecret};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::scope::ScopeToken;
 use crate::store::{Actor, ClientEdit, NewClient, Receipt};
@@ -163,6 +163,7 @@ impl Lifecycle {
             expires_at: request.expires_at,
             revoked_at: None,
             secrets: vec![first],
+            keys: ClientKeys::None,
         };
         let committed = self.store.create_client(&NewClient { client: client.clone() }, by).await?;
         let receipt = self.in_force(committed).await?;
@@ -212,6 +213,7 @@ impl Lifecycle {
             allowed_addresses: edit.allowed_addresses.map(distinct),
             tier: edit.tier.map(|tier| tier.map(check_tier).transpose()).transpose()?,
             expires_at: edit.expires_at,
+            keys: edit.keys,
         };
         self.in_force(self.store.edit_client(id, &edit, by).await?).await
     }

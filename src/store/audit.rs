@@ -45,7 +45,7 @@ pub struct Event {
     pub origin: String,
     /// What was done, as `client.revoke`.
     pub action: String,
-    /// To what: the id of the practice, user or client.
+    /// To what: the id of the practice, user, client, signing key or token.
     pub target: String,
     /// How it was; null if it was not.
     pub before: Value,

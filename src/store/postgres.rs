@@ -14,6 +14,7 @@ mod register;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod told;
 mod write;
 
@@ -29,8 +30,8 @@ use tokio::time::timeout;
 use self::feed::PgFeed;
 use crate::clock::Timestamp;
 use crate::credential::SecretDigest;
-use crate::entity::{ApiAccess, Client, Practice, Role, User};
-use crate::id::{ClientId, PracticeId, UserId};
+use crate::entity::{ApiAccess, Client, Practice, RevokedToken, Role, StoredKey, User};
+use crate::id::{ClientId, KeyId, PracticeId, UserId};
 use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit, rules};
 
 /// How long a reading may take; longer than the server gives a statement.
@@ -218,6 +219,34 @@ impl Store for PgStore {
 
     async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
         self.change(async { rules::revoke_client(self.begin().await?, id, now, by).await }).await
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>, Error> {
+        self.read(self.list_signing_keys()).await
+    }
+
+    async fn add_signing_key(&self, key: &StoredKey, by: &Actor) -> Result<Committed, Error> {
+        self.change(async { rules::tokens::add_signing_key(self.begin().await?, key, by).await }).await
+    }
+
+    async fn plan_signing_key(&self, id: &KeyId, signs_from: Timestamp, by: &Actor) -> Result<Committed, Error> {
+        self.change(async { rules::tokens::plan_signing_key(self.begin().await?, id, signs_from, by).await }).await
+    }
+
+    async fn revoke_signing_key(&self, id: &KeyId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
+        self.change(async { rules::tokens::revoke_signing_key(self.begin().await?, id, now, by).await }).await
+    }
+
+    async fn revoke_token(&self, token: &RevokedToken, by: &Actor) -> Result<Committed, Error> {
+        self.change(async { rules::tokens::revoke_token(self.begin().await?, token, by).await }).await
+    }
+
+    async fn use_assertion(&self, client: ClientId, digest: [u8; 32], until: Timestamp) -> Result<bool, Error> {
+        self.change(self.note_assertion(client, digest, until)).await
+    }
+
+    async fn prune_tokens(&self) -> Result<(), Error> {
+        self.change(self.forget_all()).await
     }
 
     fn lease(&self) -> Duration {

@@ -1,5 +1,7 @@
 //! What a change is, whatever the database: what it needs to find, what it leaves behind, and what the ledger says of it.
 
+pub(super) mod tokens;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -7,8 +9,8 @@ use super::audit::{Event, Hash};
 use super::{Actor, ClientEdit, Committed, Error};
 use crate::clock::{Timestamp, now};
 use crate::credential::SecretDigest;
-use crate::entity::{ApiAccess, Client, Practice, Role, StoredSecret, User};
-use crate::id::{ClientId, PracticeId, UserId};
+use crate::entity::{ApiAccess, Client, Practice, RevokedToken, Role, StoredKey, StoredSecret, User};
+use crate::id::{ClientId, KeyId, PracticeId, UserId};
 
 /// One transaction. What it reads stays true until it commits; dropped, it has changed nothing.
 #[async_trait]
@@ -28,9 +30,17 @@ pub(super) trait Write: Send + Sized {
     /// The end of one secret, which has none yet or a later one.
     /// With `ended` it is over, whatever a clock says; that is final.
     async fn end_secret(&mut self, client: ClientId, generation: u32, end: Timestamp, ended: bool) -> Result<(), Error>;
-    /// The id for the next event, and the hash of the last one of this practice. From here on nobody else writes events
-    /// of the practice until this commits.
-    async fn next_event(&mut self, practice: &PracticeId) -> Result<(u64, Option<Hash>), Error>;
+    async fn signing_key(&mut self, id: &KeyId) -> Result<Option<StoredKey>, Error>;
+    async fn insert_signing_key(&mut self, key: &StoredKey) -> Result<(), Error>;
+    /// What may change of a key: from when on it signs, and that it is revoked.
+    async fn update_signing_key(&mut self, key: &StoredKey) -> Result<(), Error>;
+    /// The practice of a client, which it keeps.
+    async fn practice_of(&mut self, client: ClientId) -> Result<Option<PracticeId>, Error>;
+    /// False if the token is there already.
+    async fn insert_revoked_token(&mut self, token: &RevokedToken) -> Result<bool, Error>;
+    /// The id for the next event, and the hash of the last one of this practice, or of none. From here on nobody else writes
+    /// events of the same until this commits.
+    async fn next_event(&mut self, practice: Option<&PracticeId>) -> Result<(u64, Option<Hash>), Error>;
     async fn insert_event(&mut self, event: &Event) -> Result<(), Error>;
     /// Commits. Where nothing was changed, gives the newest change, which is not older than the one that is repeated.
     async fn commit(self) -> Result<Committed, Error>;
@@ -38,7 +48,8 @@ pub(super) trait Write: Send + Sized {
 
 /// What the ledger is told of a change.
 struct Entry<'e> {
-    practice: &'e PracticeId,
+    /// `None`: what concerns them all.
+    practice: Option<&'e PracticeId>,
     action: &'static str,
     target: &'e str,
     before: Value,
@@ -50,7 +61,7 @@ async fn commit(mut write: impl Write, entry: Entry<'_>, by: &Actor) -> Result<C
     let mut event = Event {
         id,
         at: now(),
-        practice_id: Some(entry.practice.clone()),
+        practice_id: entry.practice.cloned(),
         actor: by.name.clone(),
         origin: by.origin.clone(),
         action: entry.action.to_owned(),
@@ -82,7 +93,7 @@ pub(super) async fn put_practice(mut write: impl Write, id: &PracticeId, name: &
         Some(_) => write.update_practice(&after).await?,
         None => write.insert_practice(&after).await?,
     }
-    let entry = Entry { practice: id, action: "practice.put", target: id.as_str(), before: json(&before), after: json(&after) };
+    let entry = Entry { practice: Some(id), action: "practice.put", target: id.as_str(), before: json(&before), after: json(&after) };
     commit(write, entry, by).await
 }
 
@@ -114,7 +125,7 @@ pub(super) async fn set_practice_access(
         (_, ApiAccess::Disabled) => "practice.disable",
         (_, ApiAccess::None) => "practice.reset",
     };
-    let entry = Entry { practice: id, action, target: id.as_str(), before: json(&before), after: json(&after) };
+    let entry = Entry { practice: Some(id), action, target: id.as_str(), before: json(&before), after: json(&after) };
     commit(write, entry, by).await
 }
 
@@ -140,7 +151,7 @@ pub(super) async fn put_user(
         Some(_) => write.update_user(&after).await?,
         None => write.insert_user(&after).await?,
     }
-    let entry = Entry { practice, action: "user.put", target: id.as_str(), before: json(&before), after: json(&after) };
+    let entry = Entry { practice: Some(practice), action: "user.put", target: id.as_str(), before: json(&before), after: json(&after) };
     commit(write, entry, by).await
 }
 
@@ -171,7 +182,7 @@ pub(super) async fn remove_user(mut write: impl Write, id: &UserId, by: &Actor) 
 
 async fn change_user(mut write: impl Write, before: &User, after: &User, action: &'static str, by: &Actor) -> Result<Committed, Error> {
     write.update_user(after).await?;
-    let entry = Entry { practice: &after.practice_id, action, target: after.id.as_str(), before: json(before), after: json(after) };
+    let entry = Entry { practice: Some(&after.practice_id), action, target: after.id.as_str(), before: json(before), after: json(after) };
     commit(write, entry, by).await
 }
 
@@ -199,7 +210,7 @@ pub(super) async fn create_client(mut write: impl Write, new: &Client, by: &Acto
         write.insert_secret(new.id, secret).await?;
     }
     let target = new.id.to_text();
-    let entry = Entry { practice: id, action: "client.create", target: &target, before: Value::Null, after: json(new) };
+    let entry = Entry { practice: Some(id), action: "client.create", target: &target, before: Value::Null, after: json(new) };
     commit(write, entry, by).await
 }
 
@@ -220,6 +231,9 @@ pub(super) async fn edit_client(mut write: impl Write, id: ClientId, edit: &Clie
     }
     if let Some(expires_at) = edit.expires_at {
         after.expires_at = expires_at;
+    }
+    if let Some(keys) = &edit.keys {
+        after.keys.clone_from(keys);
     }
     if before == after {
         return write.commit().await;
@@ -292,7 +306,7 @@ pub(super) async fn revoke_client(mut write: impl Write, id: ClientId, now: Time
 async fn commit_client(write: impl Write, before: &Client, after: &Client, action: &'static str, by: &Actor) -> Result<Committed, Error> {
     let target = after.id.to_text();
     let (told_before, told_after) = (told(before, after), told(after, before));
-    let entry = Entry { practice: &after.practice_id, action, target: &target, before: json(&told_before), after: json(&told_after) };
+    let entry = Entry { practice: Some(&after.practice_id), action, target: &target, before: json(&told_before), after: json(&told_after) };
     commit(write, entry, by).await
 }
 

@@ -1,12 +1,14 @@
 //! The embedded store: one SQLite file, one gateway, and any number of command lines beside it.
 
 mod barrier;
+mod changes;
 mod fault;
 mod feed;
 mod lock;
 mod open;
 mod read;
 mod rows;
+mod tokens;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -24,8 +26,8 @@ use self::lock::{ServeLock, Watched};
 use self::open::Schema;
 use crate::clock::Timestamp;
 use crate::credential::SecretDigest;
-use crate::entity::{ApiAccess, Client, Practice, Role, User};
-use crate::id::{ClientId, PracticeId, UserId};
+use crate::entity::{ApiAccess, Client, Practice, RevokedToken, Role, StoredKey, User};
+use crate::id::{ClientId, KeyId, PracticeId, UserId};
 use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit, rules};
 
 /// How long a node may answer after it last proved itself current.
@@ -185,6 +187,34 @@ impl Store for SqliteStore {
 
     async fn revoke_client(&self, id: ClientId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
         self.explained(async { rules::revoke_client(self.begin().await?, id, now, by).await }.await)
+    }
+
+    async fn signing_keys(&self) -> Result<Vec<StoredKey>, Error> {
+        self.explained(self.list_signing_keys().await)
+    }
+
+    async fn add_signing_key(&self, key: &StoredKey, by: &Actor) -> Result<Committed, Error> {
+        self.explained(async { rules::tokens::add_signing_key(self.begin().await?, key, by).await }.await)
+    }
+
+    async fn plan_signing_key(&self, id: &KeyId, signs_from: Timestamp, by: &Actor) -> Result<Committed, Error> {
+        self.explained(async { rules::tokens::plan_signing_key(self.begin().await?, id, signs_from, by).await }.await)
+    }
+
+    async fn revoke_signing_key(&self, id: &KeyId, now: Timestamp, by: &Actor) -> Result<Committed, Error> {
+        self.explained(async { rules::tokens::revoke_signing_key(self.begin().await?, id, now, by).await }.await)
+    }
+
+    async fn revoke_token(&self, token: &RevokedToken, by: &Actor) -> Result<Committed, Error> {
+        self.explained(async { rules::tokens::revoke_token(self.begin().await?, token, by).await }.await)
+    }
+
+    async fn use_assertion(&self, client: ClientId, digest: [u8; 32], until: Timestamp) -> Result<bool, Error> {
+        self.explained(self.note_assertion(client, digest, until).await)
+    }
+
+    async fn prune_tokens(&self) -> Result<(), Error> {
+        self.explained(self.forget_all().await)
     }
 
     fn lease(&self) -> Duration {

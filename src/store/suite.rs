@@ -1,5 +1,7 @@
 //! What every backend must do. A backend's tests call [`run`] with a way to make an empty store.
 
+pub(super) mod tokens;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use serde_json::Value;
 use super::{Actor, Change, Changes, ClientEdit, Error, Feed, NewClient, Snapshot, Store, audit};
 use crate::clock::{Timestamp, now};
 use crate::credential::Secret;
-use crate::entity::{ApiAccess, Client, Role, StoredSecret};
+use crate::entity::{ApiAccess, Client, ClientKeys, Role, StoredSecret};
 use crate::id::{ClientId, PracticeId, Revision, UserId};
 
 /// Who changes things in tests.
@@ -42,6 +44,7 @@ pub(super) fn client(owner: Option<&str>) -> NewClient {
             expires_at: Some(now().after(Duration::from_hours(1))),
             revoked_at: None,
             secrets: vec![first],
+            keys: ClientKeys::None,
         },
     }
 }
@@ -91,6 +94,11 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     the_ledger_names_every_change_and_no_secret(&*empty().await).await;
     a_barrier_waits_for_the_acknowledgement(empty().await).await;
     a_node_that_is_silent_is_outwaited(&*empty().await).await;
+    tokens::a_key_is_planned_once_and_revoked_for_good(&*empty().await).await;
+    tokens::a_token_is_revoked_for_good(&*empty().await).await;
+    tokens::tokens_are_revoked_by_many_at_once(empty().await).await;
+    tokens::an_assertion_is_used_once(empty().await).await;
+    tokens::only_what_is_a_day_over_is_forgotten(&*empty().await).await;
 }
 
 async fn practices_go_through_their_states(store: &dyn Store) {
@@ -147,6 +155,7 @@ async fn what_is_written_is_read(store: &dyn Store) {
     let (mut shared, personal) = (client(None), client(Some("u")));
     shared.client.allowed_addresses.clear();
     (shared.client.tier, shared.client.expires_at) = (None, None);
+    shared.client.keys = ClientKeys::Jwks(r#"{"keys": []}"#.into());
     for new in [&shared, &personal] {
         let _ = store.create_client(new, &by).await.unwrap();
         assert_eq!(store.client(new.client.id).await.unwrap(), new.client);
@@ -161,17 +170,30 @@ async fn what_is_written_is_read(store: &dyn Store) {
         allowed_addresses: Some(Vec::new()),
         tier: Some(None),
         expires_at: Some(None),
+        keys: Some(ClientKeys::Url("https://app.example/keys".into())),
     };
     let _ = store.edit_client(personal.client.id, &edit, &by).await.unwrap();
     let read = store.client(personal.client.id).await.unwrap();
     assert_eq!((&*read.name, read.scopes[0].is_all(), read.allowed_addresses.len()), ("New", true, 0));
-    assert_eq!((read.tier, read.expires_at), (None, None));
+    assert_eq!((read.tier, read.expires_at, read.keys.url()), (None, None, Some("https://app.example/keys")));
     let mut feed = store.feed().await.unwrap();
     feed.register(None).await.unwrap();
     let snapshot = everything(&mut *feed).await;
     assert_eq!(snapshot.clients.len(), 2);
     for client in &snapshot.clients {
         assert_eq!(*client, store.client(client.id).await.unwrap(), "the snapshot says the same");
+    }
+    // And so do changes.
+    let head = snapshot.head;
+    let (gone, kept) = (ClientEdit { keys: Some(ClientKeys::None), ..ClientEdit::default() }, ClientEdit::default());
+    let _ = store.edit_client(personal.client.id, &gone, &by).await.unwrap();
+    let last = store.edit_client(shared.client.id, &ClientEdit { name: Some("Other".into()), ..kept }, &by).await.unwrap();
+    let Changes::Batch { head: newer, changes, .. } = feed.poll(head).await.unwrap() else { panic!("not seen") };
+    assert_eq!((newer, changes.len()), (last.revision(), 2));
+    for change in changes {
+        let Change::Client(id, Some(client)) = change else { panic!("{change:?}") };
+        assert_eq!(client, store.client(id).await.unwrap());
+        assert_eq!(client.keys, if id == shared.client.id { shared.client.keys.clone() } else { ClientKeys::None });
     }
 }
 
@@ -245,6 +267,7 @@ async fn every_change_reaches_the_feed_once(store: &dyn Store) {
             Change::Practice(_, practice) => assert_eq!(practice.as_ref(), Some(&store.practice(&p).await.unwrap())),
             Change::User(_, user) => assert_eq!(user.as_ref(), Some(&store.user(&u).await.unwrap())),
             Change::Client(_, client) => assert_eq!(client.as_ref(), Some(&store.client(id).await.unwrap())),
+            other @ (Change::SigningKey(..) | Change::RevokedToken(..)) => panic!("nobody asked for {other:?}"),
             Change::Fenced(subject) => panic!("nobody asked for a fence of {subject:?}"),
         }
         head = new_head;

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::cache::Replica;
 use crate::clock::{Timestamp, boot_time};
 use crate::credential::Secret;
-use crate::entity::{ApiAccess, Client as Entity, Practice, StoredSecret};
+use crate::entity::{ApiAccess, Client as Entity, ClientKeys, Practice, StoredSecret};
 use crate::gate::{self, FailureBudget, Gate};
 use crate::id::{ClientId, Revision, RouteId};
 use crate::limit::{Tier, TierNames};
@@ -71,6 +71,7 @@ impl App {
                 expires_at: None,
                 ended: false,
             }],
+            keys: ClientKeys::None,
         }
     }
 }
@@ -203,7 +204,7 @@ impl World {
         let replica = Arc::new(Replica::new(registry, Arc::clone(&tiers)));
         let practice = Practice { id: "p1".parse().unwrap(), name: "Practice".into(), api_access: ApiAccess::Active };
         let clients = APPS.iter().map(App::client).collect();
-        replica.replace(Snapshot { head: Revision(1), practices: vec![practice], users: vec![], clients, fences: vec![] });
+        replica.replace(Snapshot { head: Revision(1), practices: vec![practice], clients, ..Snapshot::default() });
         replica.extend_lease(boot_time().after(Duration::from_secs(3600)));
         let many = NonZeroU32::new(1_000_000).unwrap();
         let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, FailureBudget { per_minute: many, burst: many }, None));

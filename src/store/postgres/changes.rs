@@ -10,6 +10,7 @@ use super::register::Node;
 use super::write::revision_of;
 use super::{rows, told};
 use crate::id::Revision;
+use crate::store::unclear::understood;
 use crate::store::{Changes, Error, Fill};
 
 /// The most changed rows that are read as changes; beyond that a snapshot is the quicker reading.
@@ -50,6 +51,14 @@ pub(super) async fn everything(conn: &mut PgConnection, node: &Node, fill: &mut 
     copy(&mut transaction, rows::CLIENT, |row| understood(rows::client(row)).into_iter().for_each(|client| fill.client(client))).await?;
     copy(&mut transaction, rows::SECRET, |row| understood(rows::secret(row)).into_iter().for_each(|(of, secret)| fill.secret(of, secret)))
         .await?;
+    copy(&mut transaction, rows::SIGNING_KEY, |row| understood(rows::signing_key(row)).into_iter().for_each(|key| fill.signing_key(key)))
+        .await?;
+    copy(&mut transaction, rows::REVOKED_TOKEN, |row| {
+        if let Some(token) = understood(rows::revoked_token(row)) {
+            fill.revoked_token(token);
+        }
+    })
+    .await?;
     let fences: Vec<(String, String)> = sqlx::query_as(FENCES).fetch_all(&mut *transaction).await?;
     fences.iter().filter_map(|(kind, key)| told::subject(kind, key)).for_each(|subject| fill.fence(&subject));
     transaction.commit().await?;
@@ -75,9 +84,4 @@ fn same_history(node: &Node, history: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Deposed(format!("the database's history is `{history}` and no longer `{}`, as after a failover", node.history)))
-}
-
-/// A row that is not understood is as good as absent: whatever it says, nothing is admitted by it.
-fn understood<T>(row: Result<T, Error>) -> Option<T> {
-    row.inspect_err(|error| tracing::error!(%error, "a row is left out; nothing is admitted by it")).ok()
 }

@@ -31,6 +31,8 @@ pub(super) struct PgFeed {
     /// In the register, when it was last read.
     nodes: usize,
     chores_done: BootTime,
+    /// Whether there may be tokens to forget.
+    forgets: bool,
     asked: BootTime,
     /// How much longer than its lease this node would answer, and how much of that the register says.
     grace: (Duration, Duration),
@@ -49,6 +51,7 @@ impl PgFeed {
             silent: Silent::default(),
             nodes: 0,
             chores_done: BootTime(0),
+            forgets: false,
             asked: BootTime(0),
             grace: Default::default(),
         }
@@ -122,10 +125,36 @@ impl PgFeed {
         let now = boot_time();
         if now.since(self.chores_done) >= CHORES {
             prove_log(conn).await.map_err(|error| Error::Deposed(error.to_string()))?;
-            sqlx::query("SELECT gateway.prune()").execute(conn).await?;
+            sqlx::query("SELECT gateway.prune()").execute(&mut *conn).await?;
             self.chores_done = now;
+            self.forgets = true;
+        }
+        if self.forgets {
+            self.forgets = forget(conn).await?;
         }
         Ok(())
+    }
+}
+
+/// Forgets some tokens that are over; whether there may be more. As above, it must not keep the answer that vouches.
+pub(super) async fn forget(conn: &mut PgConnection) -> Result<bool, Error> {
+    let mut transaction = conn.begin().await?;
+    let forgotten = async {
+        sqlx::raw_sql("SET LOCAL lock_timeout = '50ms'").execute(&mut *transaction).await?;
+        let more = sqlx::query_scalar("SELECT gateway.prune_tokens()").fetch_one(&mut *transaction).await?;
+        sqlx::raw_sql("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *transaction).await?;
+        Ok::<bool, sqlx::Error>(more)
+    };
+    match forgotten.await {
+        Ok(more) => {
+            transaction.commit().await?;
+            Ok(more)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "tokens that are over could not be forgotten: tried again in a minute");
+            transaction.rollback().await?;
+            Ok(false)
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) enum For {
 }
 
 impl For {
-    fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Show => "",
             // Not `FOR UPDATE`, which would keep out rows that merely refer to this one.

@@ -1,4 +1,4 @@
-//! From rows to practices, users and clients; nowhere else.
+//! From rows to practices, users, clients, keys and tokens; nowhere else.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -11,18 +11,22 @@ use time::OffsetDateTime;
 
 use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
-use crate::entity::{Client, Practice, StoredSecret, User};
+use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::ClientId;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
+use crate::store::unclear::{NEVER, known, nobody};
 
 // As the tables have it: whatever the database had to work out for each of a million rows would be waited for.
 pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM gateway.practices";
 pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM gateway.users";
 pub(super) const CLIENT: &str =
-    "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at FROM gateway.clients";
+    "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url
+     FROM gateway.clients";
 pub(super) const SECRET: &str =
     "SELECT client_id, generation, digest_kind, digest, created_at, expires_at, ended FROM gateway.client_secrets";
+pub(super) const SIGNING_KEY: &str = "SELECT key_id, algorithm, sealed, created_at, signs_from, revoked_at FROM gateway.signing_keys";
+pub(super) const REVOKED_TOKEN: &str = "SELECT token_id, client_id, expires_at, revoked_at FROM gateway.revoked_tokens";
 pub(super) const EVENT: &str =
     "SELECT target, id, at, practice_id, actor, origin, action, before, after, prev_hash, hash FROM gateway.audit_events";
 
@@ -150,6 +154,7 @@ pub(super) fn client(row: &impl Row) -> Result<Client, Error> {
     if scopes.is_empty() {
         return Err(row.wrong(&"scopes: there is none"));
     }
+    let keys = ClientKeys::from_either(row.some_text((10, "jwks"))?, row.some_text((11, "jwks_url"))?);
     Ok(Client {
         id: row.parse((0, "client_id"))?,
         practice_id: row.parse((1, "practice_id"))?,
@@ -162,6 +167,7 @@ pub(super) fn client(row: &impl Row) -> Result<Client, Error> {
         expires_at: row.some_moment((8, "expires_at"))?,
         revoked_at: row.some_moment((9, "revoked_at"))?,
         secrets: Vec::new(),
+        keys: keys.ok_or_else(|| row.wrong(&"jwks: there is a jwks_url as well"))?,
     })
 }
 
@@ -178,6 +184,30 @@ pub(super) fn secret(row: &impl Row) -> Result<(ClientId, StoredSecret), Error> 
         ended: row.read("ended", |row| row.flag(6))?,
     };
     Ok((row.parse((0, "client_id"))?, secret))
+}
+
+/// A signing key.
+pub(super) fn signing_key(row: &impl Row) -> Result<StoredKey, Error> {
+    let row = Reading { row, table: "signing_keys" };
+    Ok(StoredKey {
+        id: row.parse((0, "key_id"))?,
+        algorithm: row.parse((1, "algorithm"))?,
+        sealed: row.read("sealed", |row| row.bytes(2))?.into(),
+        created_at: row.moment((3, "created_at"))?,
+        signs_from: row.some_moment((4, "signs_from"))?,
+        revoked_at: row.some_moment((5, "revoked_at"))?,
+    })
+}
+
+/// A token that was revoked: which it is whatever else its row says.
+pub(super) fn revoked_token(row: &impl Row) -> Result<RevokedToken, Error> {
+    let row = Reading { row, table: "revoked_tokens" };
+    Ok(RevokedToken {
+        id: row.parse((0, "token_id"))?,
+        client_id: known(row.parse((1, "client_id")), nobody()),
+        expires_at: known(row.moment((2, "expires_at")), NEVER),
+        revoked_at: known(row.moment((3, "revoked_at")), Timestamp(0)),
+    })
 }
 
 /// An audit event.

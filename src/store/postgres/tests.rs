@@ -12,6 +12,7 @@ mod standby;
 mod strict;
 #[path = "../../../tests/support/postgres.rs"]
 mod support;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +119,7 @@ async fn what_another_database_replicates_here_is_a_change_like_any_other() {
     let copy = open(&to).await;
     let (mut feed, mut head) = follow(&copy).await;
     let (mut source, mut here) = (by_hand(&from).await, by_hand(&to).await);
-    sql(&mut source, "CREATE PUBLICATION p FOR TABLE gateway.practices, gateway.users, gateway.clients, gateway.client_secrets")
+    sql(&mut source, "CREATE PUBLICATION p FOR TABLE gateway.practices, gateway.users, gateway.clients, gateway.client_secrets, gateway.signing_keys, gateway.revoked_tokens")
         .await
         .unwrap();
     sql(&mut source, "SELECT pg_create_logical_replication_slot('s', 'pgoutput')").await.unwrap();
@@ -143,6 +144,19 @@ async fn what_another_database_replicates_here_is_a_change_like_any_other() {
             "SELECT EXISTS (SELECT FROM gateway.client_secrets WHERE ended)",
         ),
         ("UPDATE gateway.clients SET revoked_at = now()", "SELECT EXISTS (SELECT FROM gateway.clients WHERE revoked_at IS NOT NULL)"),
+        (
+            "INSERT INTO gateway.signing_keys (key_id, algorithm, sealed) VALUES (repeat('a', 43), 'EdDSA', '\\x00')",
+            "SELECT EXISTS (SELECT FROM gateway.signing_keys)",
+        ),
+        (
+            "UPDATE gateway.signing_keys SET revoked_at = now()",
+            "SELECT EXISTS (SELECT FROM gateway.signing_keys WHERE revoked_at IS NOT NULL)",
+        ),
+        (
+            "INSERT INTO gateway.revoked_tokens SELECT gen_random_uuid()::text, client_id, now() - interval '25 hours' FROM gateway.clients",
+            "SELECT EXISTS (SELECT FROM gateway.revoked_tokens)",
+        ),
+        ("SELECT gateway.prune_tokens()", "SELECT NOT EXISTS (SELECT FROM gateway.revoked_tokens)"),
     ] {
         sql(&mut source, statement).await.unwrap();
         faults::until(&mut here, arrived).await;
@@ -186,6 +200,15 @@ async fn what_is_final_is_final_for_plain_sql_too() {
             "must follow the last",
         ),
         ("UPDATE gateway.users SET left_at = 'infinity'", "violates check"),
+        (
+            "INSERT INTO gateway.clients (client_id, practice_id, name, scopes, jwks, jwks_url)
+             VALUES ('smd_00000000000000000000', 'p', 'n', '{all}', '{}', 'https://app.example/keys')",
+            "violates check",
+        ),
+        (
+            "INSERT INTO gateway.clients (client_id, practice_id, name, scopes, jwks) VALUES ('smd_00000000000000000000', 'p', 'n', '{all}', '{')",
+            "invalid input syntax for type json",
+        ),
     ] {
         let error = sql(&mut conn, statement).await.unwrap_err();
         assert!(error.contains(part), "{statement}: {error}");

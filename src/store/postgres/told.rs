@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
-use crate::entity::{Client, Practice, StoredSecret, User};
-use crate::id::{ClientId, PracticeId, UserId};
+use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, StoredSecret, User};
+use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
+use crate::store::unclear::{NEVER, known, nobody};
 use crate::store::{Change, Error, Subject};
 
 /// What stands for more rows than are worth naming.
@@ -37,7 +38,21 @@ pub(super) const CHANGED: &str = concat!(
                      SELECT json_build_object('practice_id', practice_id, 'role', role, 'api_access', api_access, 'left_at', ",
     moment!("left_at"),
     ") FROM gateway.users WHERE user_id = key)
-                 ELSE (
+                 WHEN 'key' THEN (
+                     SELECT json_build_object('algorithm', algorithm, 'sealed', encode(sealed, 'hex'), 'created_at', ",
+    moment!("created_at"),
+    ", 'signs_from', ",
+    moment!("signs_from"),
+    ", 'revoked_at', ",
+    moment!("revoked_at"),
+    ") FROM gateway.signing_keys WHERE key_id = key)
+                 WHEN 'token' THEN (
+                     SELECT json_build_object('client_id', client_id, 'expires_at', ",
+    moment!("expires_at"),
+    ", 'revoked_at', ",
+    moment!("revoked_at"),
+    ") FROM gateway.revoked_tokens WHERE token_id = key)
+                 WHEN 'client' THEN (
                      SELECT json_build_object('practice_id', practice_id, 'owner', owner, 'name', name, 'scopes', scopes,
                          'allowed_addresses', allowed_addresses::text[], 'tier', tier, 'created_at', ",
     moment!("created_at"),
@@ -45,7 +60,7 @@ pub(super) const CHANGED: &str = concat!(
     moment!("expires_at"),
     ", 'revoked_at', ",
     moment!("revoked_at"),
-    ", 'secrets', (
+    ", 'jwks', jwks, 'jwks_url', jwks_url, 'secrets', (
                              SELECT coalesce(json_agg(json_build_object('generation', generation, 'digest_kind', digest_kind,
                                  'digest', encode(digest, 'hex'), 'created_at', ",
     moment!("s.created_at"),
@@ -92,7 +107,18 @@ struct ClientRow {
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
+    jwks: Option<String>,
+    jwks_url: Option<String>,
     secrets: Vec<SecretRow>,
+}
+
+#[derive(Deserialize)]
+struct KeyRow {
+    algorithm: String,
+    sealed: String,
+    created_at: i64,
+    signs_from: Option<i64>,
+    revoked_at: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -119,8 +145,21 @@ pub(super) fn changes(json: &str) -> Result<Vec<Change>, Error> {
 /// And what has no valid id was never taken in, so there is nothing to take out.
 fn change(told: Told) -> Option<(Change, Option<Change>)> {
     let Told { kind, key, fenced, row } = told;
-    let subject = subject(&kind, &key)?;
     let unclear = |why: String| tracing::error!(kind, key, why, "a row is left out; nothing is admitted by it");
+    // Of these two nothing is ever fenced.
+    match kind.as_str() {
+        "key" => {
+            let id: KeyId = parse(&key).map_err(unclear).ok()?;
+            let signing_key = row.and_then(|row| signing_key(&id, row).map_err(unclear).ok());
+            return Some((Change::SigningKey(id, signing_key), None));
+        }
+        "token" => {
+            let id: TokenId = parse(&key).map_err(unclear).ok()?;
+            return Some((Change::RevokedToken(id, row.map(|row| revoked_token(id, &row))), None));
+        }
+        _ => {}
+    }
+    let subject = subject(&kind, &key)?;
     let change = match subject.clone() {
         Subject::Practice(id) => {
             let practice = row.and_then(|row| practice(&id, row).map_err(unclear).ok());
@@ -143,7 +182,8 @@ pub(super) fn subject(kind: &str, key: &str) -> Option<Subject> {
     let subject = match kind {
         "practice" => parse(key).map(Subject::Practice),
         "user" => parse(key).map(Subject::User),
-        _ => parse(key).map(Subject::Client),
+        "client" => parse(key).map(Subject::Client),
+        _ => Err("this program does not know the kind".to_owned()),
     };
     subject.map_err(|why| tracing::error!(kind, key, why, "a row is left out; nothing is admitted by it")).ok()
 }
@@ -181,16 +221,36 @@ fn client(id: ClientId, row: serde_json::Value) -> Result<Client, String> {
         expires_at: row.expires_at.map(Timestamp),
         revoked_at: row.revoked_at.map(Timestamp),
         secrets: row.secrets.iter().map(secret).collect::<Result<_, _>>()?,
+        keys: ClientKeys::from_either(row.jwks.as_deref(), row.jwks_url.as_deref()).ok_or("it has keys in two places")?,
     })
+}
+
+fn signing_key(id: &KeyId, row: serde_json::Value) -> Result<StoredKey, String> {
+    let row: KeyRow = read(row)?;
+    Ok(StoredKey {
+        id: id.clone(),
+        algorithm: parse(&row.algorithm)?,
+        sealed: bytes(&row.sealed)?.into(),
+        created_at: Timestamp(row.created_at),
+        signs_from: row.signs_from.map(Timestamp),
+        revoked_at: row.revoked_at.map(Timestamp),
+    })
+}
+
+/// It is revoked whatever else its row says.
+fn revoked_token(id: TokenId, row: &serde_json::Value) -> RevokedToken {
+    let moment = |name: &str| row[name].as_i64().map(Timestamp).ok_or_else(|| format!("{name}: there is none"));
+    RevokedToken {
+        id,
+        client_id: known(parse(row["client_id"].as_str().unwrap_or_default()), nobody()),
+        expires_at: known(moment("expires_at"), NEVER),
+        revoked_at: known(moment("revoked_at"), Timestamp(0)),
+    }
 }
 
 fn secret(row: &SecretRow) -> Result<StoredSecret, String> {
     let kind = DigestKind::from_word(&row.digest_kind).ok_or_else(|| format!("`{}` is no kind of digest", row.digest_kind))?;
-    let byte = |at: usize| row.digest.get(2 * at..2 * at + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-    let mut digest = [0; 32];
-    for (at, to) in digest.iter_mut().enumerate() {
-        *to = byte(at).ok_or("a digest is not 32 bytes")?;
-    }
+    let digest = bytes(&row.digest)?.try_into().map_err(|_| "a digest is not 32 bytes")?;
     Ok(StoredSecret {
         generation: row.generation,
         digest: SecretDigest::from_parts(kind, digest),
@@ -198,6 +258,12 @@ fn secret(row: &SecretRow) -> Result<StoredSecret, String> {
         expires_at: row.expires_at.map(Timestamp),
         ended: row.ended,
     })
+}
+
+/// From hexadecimal digits.
+fn bytes(hex: &str) -> Result<Vec<u8>, String> {
+    let byte = |at: usize| hex.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+    (0..hex.len()).step_by(2).map(byte).collect::<Option<_>>().ok_or_else(|| "bytes are not written as digits".to_owned())
 }
 
 fn read<T: serde::de::DeserializeOwned>(row: serde_json::Value) -> Result<T, String> {

@@ -1,16 +1,16 @@
 //! One transaction that changes something.
 //!
-//! Rows are locked in the order practice, user, client; then the ledger of the practice; then, at the very end, the
+//! Rows are locked in the order practice, user, client; or it is one key or token alone; then the ledger of the practice; then, at the very end, the
 //! order of the changes. So no two transactions wait for each other.
 
 use async_trait::async_trait;
 use sqlx::{Postgres, Transaction};
 
 use super::read::{self, For};
-use super::{PgStore, commit};
+use super::{PgStore, commit, tokens};
 use crate::clock::Timestamp;
-use crate::entity::{Client, Practice, StoredSecret, User};
-use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
+use crate::id::{ClientId, KeyId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
 use crate::store::rules::Write;
 use crate::store::{Committed, Error};
@@ -21,6 +21,7 @@ macro_rules! moment {
         concat!("timestamptz 'epoch' + ", $parameter, "::bigint * interval '1 millisecond'")
     };
 }
+pub(super) use moment;
 
 /// What it has read for a change nobody else changes until it commits.
 pub(super) struct PgWrite {
@@ -96,14 +97,14 @@ impl Write for PgWrite {
 
     async fn insert_client(&mut self, client: &Client) -> Result<(), Error> {
         sqlx::query(concat!(
-            "INSERT INTO gateway.clients (client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at)
+            "INSERT INTO gateway.clients (client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url)
              VALUES ($1, $2, $3, $4, $5, $6::text[]::cidr[], $7, ",
             moment!("$8"),
             ", ",
             moment!("$9"),
             ", ",
             moment!("$10"),
-            ")"
+            ", $11, $12)"
         ))
         .bind(client.id.to_text())
         .bind(client.practice_id.as_str())
@@ -115,6 +116,8 @@ impl Write for PgWrite {
         .bind(client.created_at.0)
         .bind(client.expires_at.map(|at| at.0))
         .bind(client.revoked_at.map(|at| at.0))
+        .bind(client.keys.jwks())
+        .bind(client.keys.url())
         .execute(&mut *self.transaction)
         .await?;
         Ok(())
@@ -126,7 +129,7 @@ impl Write for PgWrite {
             moment!("$6"),
             ", revoked_at = ",
             moment!("$7"),
-            " WHERE client_id = $1"
+            ", jwks = $8, jwks_url = $9 WHERE client_id = $1"
         ))
         .bind(client.id.to_text())
         .bind(&*client.name)
@@ -135,6 +138,8 @@ impl Write for PgWrite {
         .bind(client.tier.as_deref())
         .bind(client.expires_at.map(|at| at.0))
         .bind(client.revoked_at.map(|at| at.0))
+        .bind(client.keys.jwks())
+        .bind(client.keys.url())
         .execute(&mut *self.transaction)
         .await?;
         Ok(())
@@ -169,19 +174,42 @@ impl Write for PgWrite {
         Ok(())
     }
 
-    async fn next_event(&mut self, practice: &PracticeId) -> Result<(u64, Option<Hash>), Error> {
-        // Held until the commit: who comes next finds this event as the last one.
+    async fn signing_key(&mut self, id: &KeyId) -> Result<Option<StoredKey>, Error> {
+        tokens::signing_key(&mut self.transaction, id, For::Change).await
+    }
+
+    async fn insert_signing_key(&mut self, key: &StoredKey) -> Result<(), Error> {
+        tokens::insert_signing_key(&mut self.transaction, key).await
+    }
+
+    async fn update_signing_key(&mut self, key: &StoredKey) -> Result<(), Error> {
+        tokens::update_signing_key(&mut self.transaction, key).await
+    }
+
+    async fn practice_of(&mut self, client: ClientId) -> Result<Option<PracticeId>, Error> {
+        tokens::practice_of(&mut self.transaction, client).await
+    }
+
+    async fn insert_revoked_token(&mut self, token: &RevokedToken) -> Result<bool, Error> {
+        tokens::insert_revoked_token(&mut self.transaction, token).await
+    }
+
+    async fn next_event(&mut self, practice: Option<&PracticeId>) -> Result<(u64, Option<Hash>), Error> {
+        // Held until the commit: who comes next finds this event as the last one. (No practice has an empty id; of NULL
+        // there would be no lock at all.)
         sqlx::query("SELECT pg_advisory_xact_lock(1936549749, hashtext($1))")
-            .bind(practice.as_str())
+            .bind(practice.map_or("", PracticeId::as_str))
             .execute(&mut *self.transaction)
             .await?;
-        let (id, prev): (i64, Option<Vec<u8>>) = sqlx::query_as(
-            "SELECT nextval('gateway.audit_event_id'),
-                    (SELECT hash FROM gateway.audit_events WHERE practice_id = $1 ORDER BY id DESC LIMIT 1)",
-        )
-        .bind(practice.as_str())
-        .fetch_one(&mut *self.transaction)
-        .await?;
+        let of_practice = "SELECT nextval('gateway.audit_event_id'),
+            (SELECT hash FROM gateway.audit_events WHERE practice_id = $1 ORDER BY id DESC LIMIT 1)";
+        let of_none = "SELECT nextval('gateway.audit_event_id'),
+            (SELECT hash FROM gateway.audit_events WHERE practice_id IS NULL AND $1::text IS NULL ORDER BY id DESC LIMIT 1)";
+        // Two, for `IS NOT DISTINCT FROM` finds no index.
+        let (id, prev): (i64, Option<Vec<u8>>) = sqlx::query_as(if practice.is_some() { of_practice } else { of_none })
+            .bind(practice.map(PracticeId::as_str))
+            .fetch_one(&mut *self.transaction)
+            .await?;
         let prev = prev.map(|hash| Hash(hash.try_into().expect("a CHECK keeps hashes at 32 bytes")));
         Ok((u64::try_from(id).expect("a sequence counts up from 1"), prev))
     }

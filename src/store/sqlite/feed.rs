@@ -1,22 +1,21 @@
 //! A node's line to the change log.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use sqlx::sqlite::{SqliteConnection, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
 
 use super::barrier::wait_for;
+use super::changes::{batch, read_all};
 use super::fault::{explain, is_busy, unusable};
 use super::lock::{ServeLock, Watched};
-use super::{LEASE, Shared, open, rows, write};
-use crate::clock::now;
-use crate::entity::{Client, Practice, User};
-use crate::id::{ClientId, PracticeId, Revision, UserId};
-use crate::store::{Change, Changes, Error, Feed, Fill};
+use super::{LEASE, Shared, open, tokens, write};
+use crate::clock::{BootTime, boot_time, now};
+use crate::id::Revision;
+use crate::store::{Changes, Error, Feed, Fill};
 
 /// How long a feed waits for another transaction while it serves. Short: a shell in which somebody forgot a `COMMIT`
 /// may delay receipts, but must not keep the feed from proving itself current.
@@ -25,6 +24,8 @@ const SERVING_BUSY: &str = "PRAGMA busy_timeout = 20";
 const POLL: Duration = Duration::from_millis(5);
 /// The most logged changes that are read as changes.
 const BATCH: i64 = 50_000;
+/// How often what is over is forgotten.
+const CHORES: Duration = Duration::from_secs(60);
 const STARTING_BUSY: &str = "PRAGMA busy_timeout = 5000";
 
 /// A dedicated connection, and what is known of the database through it.
@@ -41,12 +42,14 @@ pub(super) struct SqliteFeed {
     unacknowledged: Option<Revision>,
     /// How much longer than its lease this node would answer, and how much of that the register says.
     grace: (Duration, Duration),
+    /// When what is over was last forgotten.
+    forgot: Option<BootTime>,
 }
 
 #[derive(Clone, Copy)]
 struct Seen {
-    /// `PRAGMA data_version`: another value as soon as another connection has committed.
-    data: i64,
+    /// `PRAGMA data_version`: another value as soon as another connection has committed. `None`: this one has.
+    data: Option<i64>,
     /// `PRAGMA schema_version`: another value after any change of the schema.
     schema: i64,
     head: Revision,
@@ -59,7 +62,16 @@ impl SqliteFeed {
         // NORMAL: an acknowledgement need not survive a power cut, so it need not wait for the disk. What others
         // commit is synced by them.
         let conn = open::options(&shared.path, super::BUSY).synchronous(SqliteSynchronous::Normal).row_buffer_size(1024).connect().await?;
-        Ok(Self { shared, conn, node: None, watched: Vec::new(), seen: None, unacknowledged: None, grace: Default::default() })
+        Ok(Self {
+            shared,
+            conn,
+            node: None,
+            watched: Vec::new(),
+            seen: None,
+            unacknowledged: None,
+            grace: Default::default(),
+            forgot: None,
+        })
     }
 
     /// Takes the serve lock, or finds that this process has it.
@@ -137,8 +149,9 @@ impl SqliteFeed {
         if self.grace.0 != self.grace.1 {
             self.write_grace().await?;
         }
+        self.forget().await?;
         let data = self.data_version().await?;
-        if self.seen.is_some_and(|seen| seen.data == data && seen.head == after) {
+        if self.seen.is_some_and(|seen| seen.data == Some(data) && seen.head == after) {
             return Ok(Changes::Unchanged);
         }
         let mut transaction = self.conn.begin().await?;
@@ -166,7 +179,7 @@ impl SqliteFeed {
         // `data` was read before the transaction began. A commit in between is in this batch already, and makes the
         // next call look once more, in vain; remembering the version of after the reading could instead cover a commit
         // that the reading did not see.
-        self.seen = Some(Seen { data, schema, head });
+        self.seen = Some(Seen { data: Some(data), schema, head });
         if changes.is_empty() && head == after { Ok(Changes::Unchanged) } else { Ok(Changes::Batch { head, age, changes }) }
     }
 
@@ -178,7 +191,7 @@ impl SqliteFeed {
         let head = write::head(&mut transaction).await?;
         read_all(&mut transaction, fill).await?;
         transaction.commit().await?;
-        self.seen = Some(Seen { data, schema, head });
+        self.seen = Some(Seen { data: Some(data), schema, head });
         Ok(head)
     }
 
@@ -209,6 +222,27 @@ impl SqliteFeed {
             Ok(_) => self.grace.1 = wanted,
             Err(error) if is_busy(&error) => {}
             Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Once a minute forgets what is over. If another transaction is in the way, there is another minute.
+    async fn forget(&mut self) -> Result<(), Error> {
+        let now = boot_time();
+        if self.forgot.is_some_and(|forgot| now.since(forgot) < CHORES) {
+            return Ok(());
+        }
+        self.forgot = Some(now);
+        // Before it is tried: of two statements the first may be committed when the second fails.
+        if let Some(seen) = &mut self.seen {
+            seen.data = None;
+        }
+        match tokens::forget(&mut self.conn).await {
+            // The rest with the next poll.
+            Ok(true) => self.forgot = None,
+            Ok(false) => {}
+            Err(Error::Database(error)) if is_busy(&error) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -295,128 +329,6 @@ fn watched(shared: &Shared) -> Result<Vec<Watched>, Error> {
         files.push(Watched::new(path)?);
     }
     Ok(files)
-}
-
-/// What changed after a revision, each entity once, as it is now.
-async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec<Change>, Error> {
-    let keys: Vec<(String, String)> =
-        sqlx::query_as("SELECT DISTINCT kind, key FROM changes WHERE revision > ?").bind(after).fetch_all(&mut *conn).await?;
-    let mut practices: BTreeMap<PracticeId, Option<Practice>> = BTreeMap::new();
-    let mut users: BTreeMap<UserId, Option<User>> = BTreeMap::new();
-    let mut clients: BTreeMap<ClientId, Option<Client>> = BTreeMap::new();
-    let mut kinds = BTreeSet::new();
-    for (kind, key) in &keys {
-        // Absent until its row is found and understood.
-        let known = match kind.as_str() {
-            "practice" => key.parse().map(|id| drop(practices.insert(id, None))),
-            "user" => key.parse().map(|id| drop(users.insert(id, None))),
-            _ => key.parse().map(|id| drop(clients.insert(id, None))),
-        };
-        kinds.insert(kind.as_str());
-        if let Err(error) = known {
-            // What has no valid id was never taken in, so there is nothing to take out.
-            tracing::error!(%error, kind, "a changed row has no valid id; nothing is admitted by it");
-        }
-    }
-    let changed = |select: &str, column: &str, kind: &str| {
-        AssertSqlSafe(format!("{select} WHERE {column} IN (SELECT key FROM changes WHERE revision > ? AND kind = '{kind}')"))
-    };
-    if kinds.contains("practice") {
-        let sql = changed(rows::PRACTICE, "practice_id", "practice");
-        for row in &sqlx::query(sql).bind(after).fetch_all(&mut *conn).await? {
-            practices.extend(understood(rows::practice(row)).map(|practice| (practice.id.clone(), Some(practice))));
-        }
-    }
-    if kinds.contains("user") {
-        let sql = changed(rows::USER, "user_id", "user");
-        for row in &sqlx::query(sql).bind(after).fetch_all(&mut *conn).await? {
-            users.extend(understood(rows::user(row)).map(|user| (user.id.clone(), Some(user))));
-        }
-    }
-    if kinds.contains("client") {
-        let sql = changed(rows::CLIENT, "client_id", "client");
-        for row in &sqlx::query(sql).bind(after).fetch_all(&mut *conn).await? {
-            clients.extend(understood(rows::client(row)).map(|client| (client.id, Some(client))));
-        }
-        let sql = changed(rows::SECRET, "client_id", "client");
-        for row in &sqlx::query(sql).bind(after).fetch_all(&mut *conn).await? {
-            let Some((id, secret)) = understood(rows::secret(row)) else { continue };
-            if let Some(Some(client)) = clients.get_mut(&id) {
-                client.secrets.push(secret);
-            }
-        }
-        for client in clients.values_mut().flatten() {
-            client.secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.generation));
-        }
-    }
-    let practices = practices.into_iter().map(|(id, practice)| Change::Practice(id, practice));
-    let users = users.into_iter().map(|(id, user)| Change::User(id, user));
-    let clients = clients.into_iter().map(|(id, client)| Change::Client(id, client));
-    Ok(practices.chain(users).chain(clients).collect())
-}
-
-/// Reads the tables a page at a time: a million rows at once would take far more memory than what is made of them.
-async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -> Result<(), Error> {
-    let mut page = Page::new(rows::PRACTICE, "practice_id");
-    while let Some(found) = page.next(conn).await? {
-        found.iter().filter_map(|row| understood(rows::practice(row))).for_each(|practice| fill.practice(practice));
-    }
-    let mut page = Page::new(rows::USER, "user_id");
-    while let Some(found) = page.next(conn).await? {
-        found.iter().filter_map(|row| understood(rows::user(row))).for_each(|user| fill.user(user));
-    }
-    let secrets = format!("{} WHERE client_id > ? AND client_id <= ? ORDER BY client_id, generation DESC", rows::SECRET);
-    let mut page = Page::new(rows::CLIENT, "client_id");
-    loop {
-        let after = page.after.clone();
-        let Some(found) = page.next(conn).await? else { return Ok(()) };
-        let mut clients: Vec<Client> = found.iter().filter_map(|row| understood(rows::client(row))).collect();
-        // Both come in the order of the ids, so one walk along the clients finds each secret its place.
-        let mut walk = clients.iter_mut().peekable();
-        for row in &sqlx::query(AssertSqlSafe(secrets.as_str())).bind(after).bind(&page.after).fetch_all(&mut *conn).await? {
-            let Some((id, secret)) = understood(rows::secret(row)) else { continue };
-            while walk.next_if(|client| client.id < id).is_some() {}
-            if let Some(client) = walk.peek_mut().filter(|client| client.id == id) {
-                client.secrets.push(secret);
-            }
-        }
-        for client in clients {
-            fill.client(client);
-        }
-    }
-}
-
-/// A walk through a table in the order of its key.
-struct Page {
-    sql: String,
-    key: &'static str,
-    after: String,
-    done: bool,
-}
-
-impl Page {
-    const ROWS: usize = 4096;
-
-    fn new(select: &str, key: &'static str) -> Self {
-        let sql = format!("{select} WHERE {key} > ? ORDER BY {key} LIMIT {}", Self::ROWS);
-        Self { sql, key, after: String::new(), done: false }
-    }
-
-    async fn next(&mut self, conn: &mut SqliteConnection) -> Result<Option<Vec<SqliteRow>>, Error> {
-        if self.done {
-            return Ok(None);
-        }
-        let found = sqlx::query(AssertSqlSafe(self.sql.as_str())).bind(&self.after).fetch_all(conn).await?;
-        self.done = found.len() < Self::ROWS;
-        let Some(last) = found.last() else { return Ok(None) };
-        self.after = last.try_get(self.key)?;
-        Ok(Some(found))
-    }
-}
-
-/// A row that is not understood is as good as absent: whatever it says, nothing is admitted by it.
-fn understood<T>(row: Result<T, Error>) -> Option<T> {
-    row.inspect_err(|error| tracing::error!(%error, "a row is left out; nothing is admitted by it")).ok()
 }
 
 fn lease_ms(grace: Duration) -> i64 {

@@ -1,4 +1,4 @@
-//! From rows to practices, users and clients; nowhere else.
+//! From rows to practices, users, clients, keys and tokens; nowhere else.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,17 +9,21 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
-use crate::entity::{Client, Practice, StoredSecret, User};
+use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::ClientId;
 use crate::scope::ScopeToken;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
+use crate::store::unclear::{NEVER, known, nobody};
 
 pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM practices";
 pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM users";
 pub(super) const CLIENT: &str =
-    "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at FROM clients";
+    "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url
+     FROM clients";
 pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at, ended FROM client_secrets";
+pub(super) const SIGNING_KEY: &str = "SELECT key_id, algorithm, sealed, created_at, signs_from, revoked_at FROM signing_keys";
+pub(super) const REVOKED_TOKEN: &str = "SELECT token_id, client_id, expires_at, revoked_at FROM revoked_tokens";
 pub(super) const EVENT: &str =
     "SELECT id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash FROM audit_events";
 
@@ -105,6 +109,7 @@ pub(super) fn client(row: &SqliteRow) -> Result<Client, Error> {
     if scopes.is_empty() {
         return Err(row.wrong(&"scopes: there is none"));
     }
+    let keys = ClientKeys::from_either(row.get("jwks")?, row.get("jwks_url")?);
     Ok(Client {
         id: row.parse("client_id")?,
         practice_id: row.parse("practice_id")?,
@@ -117,6 +122,7 @@ pub(super) fn client(row: &SqliteRow) -> Result<Client, Error> {
         expires_at: row.moment_if_any("expires_at")?,
         revoked_at: row.moment_if_any("revoked_at")?,
         secrets: Vec::new(),
+        keys: keys.ok_or_else(|| row.wrong(&"jwks: there is a jwks_url as well"))?,
     })
 }
 
@@ -133,6 +139,30 @@ pub(super) fn secret(row: &SqliteRow) -> Result<(ClientId, StoredSecret), Error>
         ended: row.get("ended")?,
     };
     Ok((row.parse("client_id")?, secret))
+}
+
+/// A signing key.
+pub(super) fn signing_key(row: &SqliteRow) -> Result<StoredKey, Error> {
+    let row = Reading::new(row, "signing_keys", "key_id");
+    Ok(StoredKey {
+        id: row.parse("key_id")?,
+        algorithm: row.parse("algorithm")?,
+        sealed: row.get::<&[u8]>("sealed")?.into(),
+        created_at: row.moment("created_at")?,
+        signs_from: row.moment_if_any("signs_from")?,
+        revoked_at: row.moment_if_any("revoked_at")?,
+    })
+}
+
+/// A token that was revoked: which it is whatever else its row says.
+pub(super) fn revoked_token(row: &SqliteRow) -> Result<RevokedToken, Error> {
+    let row = Reading::new(row, "revoked_tokens", "token_id");
+    Ok(RevokedToken {
+        id: row.parse("token_id")?,
+        client_id: known(row.parse("client_id"), nobody()),
+        expires_at: known(row.moment("expires_at"), NEVER),
+        revoked_at: known(row.moment("revoked_at"), Timestamp(0)),
+    })
 }
 
 /// An audit event.

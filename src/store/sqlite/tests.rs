@@ -9,6 +9,9 @@ use crate::id::Revision;
 use crate::store::suite::{self, client, follow, furnish, operator, practice_id, user_id};
 use crate::store::{Change, Changes, Snapshot};
 
+/// The id of a token.
+const TOKEN: &str = "936da01f-9abd-4d9d-80c7-02af85c822a8";
+
 /// A database in a directory of its own.
 struct World {
     store: Arc<SqliteStore>,
@@ -79,6 +82,16 @@ async fn what_is_final_is_final_by_hand_too() {
     let _ = world.store.create_client(&other, &operator()).await.unwrap();
     let _ = world.store.revoke_client(other.client.id, now(), &operator()).await.unwrap();
     let (live, dead) = (client.id, other.client.id);
+    let (signing_key, by) = (suite::tokens::signing_key(), operator());
+    let _ = world.store.add_signing_key(&signing_key, &by).await.unwrap();
+    let _ = world.store.plan_signing_key(&signing_key.id, now(), &by).await.unwrap();
+    for hours in [1, -23] {
+        let _ = world.store.revoke_token(&suite::tokens::token(other.client.id, hours), &by).await.unwrap();
+    }
+    assert!(world.store.use_assertion(live, [7; 32], now()).await.unwrap());
+    let key =
+        |id: &str, algorithm: &str, sealed: &str| format!("INSERT INTO signing_keys VALUES ({id}, '{algorithm}', {sealed}, 1, NULL, NULL)");
+    let token = |id: &str| format!("INSERT INTO revoked_tokens VALUES ('{id}', '{live}', 1, 1)");
     let mut conn = world.by_hand().await;
     let replaced = |verb: &str, id: ClientId| {
         format!("{verb} INTO clients (client_id, practice_id, name, scopes, created_at) VALUES ('{id}', 'p', 'n', 'all', 1)")
@@ -103,6 +116,11 @@ async fn what_is_final_is_final_by_hand_too() {
         (replaced("REPLACE", live), "cannot be replaced"),
         (replaced("INSERT OR IGNORE", dead), "cannot be replaced"),
         (format!("{} ON CONFLICT (client_id) DO UPDATE SET revoked_at = NULL", replaced("INSERT", dead)), "cannot be replaced"),
+        (format!("UPDATE clients SET jwks = '{{' WHERE client_id = '{live}'"), "CHECK constraint failed"),
+        (
+            format!("UPDATE clients SET jwks = '{{}}', jwks_url = 'https://a.example/' WHERE client_id = '{live}'"),
+            "CHECK constraint failed",
+        ),
         (secret("INSERT", dead, 2), "no new secret"),
         (secret("INSERT OR REPLACE", live, 1), "secret cannot be replaced"),
         (format!("UPDATE client_secrets SET expires_at = NULL WHERE client_id = '{live}' AND generation = 1"), "only end sooner"),
@@ -126,6 +144,28 @@ async fn what_is_final_is_final_by_hand_too() {
         ("DELETE FROM audit_events WHERE id = 1".into(), "cannot be deleted"),
         (event("INSERT OR REPLACE", "1", newest), "cannot be replaced"),
         (event("INSERT", "1000", "zeroblob(32)"), "must follow"),
+        ("DELETE FROM signing_keys".into(), "cannot be deleted"),
+        ("UPDATE signing_keys SET key_id = replace(key_id, 'a', 'b')".into(), "cannot be altered"),
+        ("UPDATE signing_keys SET algorithm = 'EdDSA'".into(), "cannot be altered"),
+        ("UPDATE OR IGNORE signing_keys SET sealed = x'00'".into(), "cannot be altered"),
+        ("UPDATE signing_keys SET created_at = 1".into(), "cannot be altered"),
+        ("UPDATE signing_keys SET signs_from = NULL".into(), "the moment that was planned"),
+        ("UPDATE signing_keys SET signs_from = signs_from + 1".into(), "the moment that was planned"),
+        ("REPLACE INTO signing_keys SELECT key_id, algorithm, x'00', 1, NULL, NULL FROM signing_keys".into(), "cannot be replaced"),
+        ("BEGIN; UPDATE signing_keys SET revoked_at = 1; UPDATE signing_keys SET revoked_at = NULL".into(), "revocation is final"),
+        ("ROLLBACK; INSERT INTO signing_keys VALUES ('short', 'EdDSA', x'00', 1, NULL, NULL)".into(), "CHECK constraint"),
+        (key("hex(zeroblob(21)) || '+'", "EdDSA", "x'00'"), "CHECK constraint"),
+        (key("hex(zeroblob(21)) || '-'", "RS256", "x'00'"), "CHECK constraint"),
+        (key("hex(zeroblob(21)) || '_'", "ES256", "x''"), "CHECK constraint"),
+        ("UPDATE revoked_tokens SET expires_at = 1".into(), "revocation is final"),
+        ("DELETE FROM revoked_tokens WHERE expires_at > revoked_at".into(), "until a day after"),
+        ("DELETE FROM revoked_tokens WHERE expires_at < revoked_at".into(), "until a day after"),
+        ("REPLACE INTO revoked_tokens SELECT token_id, client_id, 1, 1 FROM revoked_tokens".into(), "cannot be replaced"),
+        (token("936DA01F-9ABD-4D9D-80C7-02AF85C822A8"), "CHECK constraint"),
+        (token("936da01f9abd4d9d80c702af85c822a8"), "CHECK constraint"),
+        (token("936da01f-9abd-4d9d-80c7-02af85c82-a8"), "CHECK constraint"),
+        ("UPDATE used_assertions SET until = 1".into(), "stays as it is"),
+        ("DELETE FROM used_assertions".into(), "until a day after"),
         ("UPDATE changes SET key = 'x'".into(), "stays as it is"),
         ("DELETE FROM changes".into(), "are kept"),
         ("INSERT OR REPLACE INTO changes VALUES (1, 'user', 'x', 1)".into(), "the database alone"),
@@ -133,6 +173,9 @@ async fn what_is_final_is_final_by_hand_too() {
         let error = run_sql(&mut conn, &sql).await.expect_err(&sql);
         assert!(error.contains(want), "{sql}: {error}");
     }
+    // To replace a used assertion is passed over rather than refused, as the statement of the store asks for.
+    run_sql(&mut conn, "REPLACE INTO used_assertions SELECT client_id, digest, 1 FROM used_assertions").await.unwrap();
+    assert!(run_sql(&mut conn, "DELETE FROM used_assertions").await.unwrap_err().contains("until a day after"));
     // What narrows is allowed by hand.
     for sql in [
         format!("UPDATE client_secrets SET expires_at = expires_at - 1 WHERE client_id = '{live}' AND generation = 1"),
@@ -162,6 +205,10 @@ async fn every_change_by_hand_is_seen() {
         format!("INSERT INTO client_secrets VALUES ('{id}', 2, 'sha256', zeroblob(32), 1, NULL, 0)"),
         format!("UPDATE client_secrets SET expires_at = 1 WHERE client_id = '{id}'"),
         format!("UPDATE clients SET revoked_at = 1 WHERE client_id = '{id}'"),
+        "INSERT INTO signing_keys VALUES (hex(zeroblob(21)) || '-', 'EdDSA', x'00', 1, NULL, NULL)".to_owned(),
+        "UPDATE signing_keys SET revoked_at = 1".to_owned(),
+        format!("INSERT INTO revoked_tokens VALUES ('{TOKEN}', '{id}', 1, 1)"),
+        "DELETE FROM revoked_tokens".to_owned(),
     ] {
         assert!(matches!(feed.poll(head).await.unwrap(), Changes::Unchanged));
         run_sql(&mut conn, &sql).await.unwrap();
@@ -192,6 +239,45 @@ async fn a_row_that_is_not_understood_is_absent_and_the_rest_goes_on() {
     assert_eq!((snapshot.clients.len(), snapshot.practices.len(), snapshot.users.len()), (0, 1, 1));
     let error = world.store.client(client.id).await.unwrap_err();
     assert!(matches!(&error, Error::Row { table: "clients", key, .. } if *key == client.id.to_text()), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_understood_is_absent_and_a_token_is_revoked_all_the_same() {
+    let (world, _) = World::furnished().await;
+    let (mut feed, head) = follow(&*world.store).await;
+    let mut conn = world.by_hand().await;
+    let odd = format!(
+        "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;
+         INSERT INTO signing_keys VALUES (hex(zeroblob(21)) || '-', 'HS256', x'00', 1, NULL, NULL);
+         INSERT INTO revoked_tokens VALUES ('{TOKEN}', 'nobody', 9999999999999, 5), ('no id', 'nobody', 9999999999999, 5);
+         INSERT INTO changes (kind, key, at) SELECT 'other', client_id, 1 FROM clients"
+    );
+    run_sql(&mut conn, &odd).await.unwrap();
+    let odd = |token: &RevokedToken| {
+        token.id.to_string() == TOKEN
+            && token.client_id == crate::store::unclear::nobody()
+            && token.expires_at == Timestamp(9_999_999_999_999)
+    };
+    let Changes::Batch { changes, .. } = feed.poll(head).await.unwrap() else { panic!("not seen") };
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(matches!(&changes[0], Change::SigningKey(_, None)));
+    assert!(matches!(&changes[1], Change::RevokedToken(_, Some(token)) if odd(token)), "{changes:?}");
+    let snapshot = suite::everything(&mut *feed).await;
+    assert_eq!((snapshot.signing_keys.len(), snapshot.revoked_tokens.len()), (0, 1));
+    assert!(odd(&snapshot.revoked_tokens[0]));
+}
+
+#[tokio::test]
+async fn a_feed_forgets_what_is_over_and_tells_of_it() {
+    let (world, app) = World::furnished().await;
+    let (mut feed, head) = follow(&*world.store).await;
+    // Before the first poll, which is when the feed looks.
+    let over = suite::tokens::token(app.id, -25);
+    let _ = world.store.revoke_token(&over, &operator()).await.unwrap();
+    assert!(world.store.use_assertion(app.id, [7; 32], over.expires_at).await.unwrap());
+    let Changes::Batch { changes, .. } = feed.poll(head).await.unwrap() else { panic!("not seen") };
+    assert!(matches!(&changes[..], [Change::RevokedToken(id, None)] if *id == over.id), "{changes:?}");
+    assert!(world.store.use_assertion(app.id, [7; 32], now()).await.unwrap());
 }
 
 #[tokio::test]
@@ -321,7 +407,7 @@ async fn a_file_that_cannot_be_used_is_an_error_that_says_what_to_do() {
     assert!(!dir.path().join("new.db").exists());
     assert!(message(SqliteStore::open("sqlite::memory:", true).await).contains("names no database file"));
     std::fs::write(path("empty.db"), "").unwrap();
-    assert!(open("empty.db", false).await.contains("schema 0 of 1: run `sigmagate migrate`"));
+    assert!(open("empty.db", false).await.contains("schema 0 of 2: run `sigmagate migrate`"));
     std::fs::write(path("text.db"), "To whom it may concern").unwrap();
     assert!(open("text.db", true).await.contains("is not a SQLite database"));
     let mut foreign = open::options(Path::new(&path("foreign.db")), BUSY).create_if_missing(true).connect().await.unwrap();
@@ -341,7 +427,7 @@ async fn a_newer_a_damaged_and_a_locked_database_are_refused() {
     let mut conn = world.by_hand().await;
     run_sql(&mut conn, "PRAGMA user_version = 99").await.unwrap();
     assert!(message(world.reopen(true).await).contains("use the newer sigmagate"));
-    run_sql(&mut conn, "PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    run_sql(&mut conn, "PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
     conn.close().await.unwrap();
     world.reopen(false).await.unwrap().close().await;
     let mut bytes = std::fs::read(world.path()).unwrap();

@@ -4,10 +4,10 @@ use async_trait::async_trait;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::MutexGuard;
 
-use super::{SqliteStore, read, rows};
+use super::{SqliteStore, read, rows, tokens};
 use crate::clock::Timestamp;
-use crate::entity::{Client, Practice, StoredSecret, User};
-use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
+use crate::id::{ClientId, KeyId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
 use crate::store::rules::Write;
 use crate::store::{Committed, Error};
@@ -96,8 +96,9 @@ impl Write for SqliteWrite<'_> {
 
     async fn insert_client(&mut self, client: &Client) -> Result<(), Error> {
         sqlx::query(
-            "INSERT INTO clients (client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO clients (client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at,
+                 jwks, jwks_url)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(client.id.to_text())
         .bind(client.practice_id.as_str())
@@ -109,6 +110,8 @@ impl Write for SqliteWrite<'_> {
         .bind(client.created_at.0)
         .bind(client.expires_at.map(|at| at.0))
         .bind(client.revoked_at.map(|at| at.0))
+        .bind(client.keys.jwks())
+        .bind(client.keys.url())
         .execute(&mut *self.transaction)
         .await?;
         Ok(())
@@ -116,7 +119,8 @@ impl Write for SqliteWrite<'_> {
 
     async fn update_client(&mut self, client: &Client) -> Result<(), Error> {
         sqlx::query(
-            "UPDATE clients SET name = ?2, scopes = ?3, allowed_addresses = ?4, tier = ?5, expires_at = ?6, revoked_at = ?7
+            "UPDATE clients SET name = ?2, scopes = ?3, allowed_addresses = ?4, tier = ?5, expires_at = ?6, revoked_at = ?7,
+                 jwks = ?8, jwks_url = ?9
              WHERE client_id = ?1",
         )
         .bind(client.id.to_text())
@@ -126,6 +130,8 @@ impl Write for SqliteWrite<'_> {
         .bind(client.tier.as_deref())
         .bind(client.expires_at.map(|at| at.0))
         .bind(client.revoked_at.map(|at| at.0))
+        .bind(client.keys.jwks())
+        .bind(client.keys.url())
         .execute(&mut *self.transaction)
         .await?;
         Ok(())
@@ -157,10 +163,30 @@ impl Write for SqliteWrite<'_> {
         Ok(())
     }
 
-    async fn next_event(&mut self, practice: &PracticeId) -> Result<(u64, Option<Hash>), Error> {
+    async fn signing_key(&mut self, id: &KeyId) -> Result<Option<StoredKey>, Error> {
+        tokens::signing_key(&mut self.transaction, id).await
+    }
+
+    async fn insert_signing_key(&mut self, key: &StoredKey) -> Result<(), Error> {
+        tokens::insert_signing_key(&mut self.transaction, key).await
+    }
+
+    async fn update_signing_key(&mut self, key: &StoredKey) -> Result<(), Error> {
+        tokens::update_signing_key(&mut self.transaction, key).await
+    }
+
+    async fn practice_of(&mut self, client: ClientId) -> Result<Option<PracticeId>, Error> {
+        tokens::practice_of(&mut self.transaction, client).await
+    }
+
+    async fn insert_revoked_token(&mut self, token: &RevokedToken) -> Result<bool, Error> {
+        tokens::insert_revoked_token(&mut self.transaction, token).await
+    }
+
+    async fn next_event(&mut self, practice: Option<&PracticeId>) -> Result<(u64, Option<Hash>), Error> {
         let id: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) + 1 FROM audit_events").fetch_one(&mut *self.transaction).await?;
-        let prev: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM audit_events WHERE practice_id = ? ORDER BY id DESC LIMIT 1")
-            .bind(practice.as_str())
+        let prev: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM audit_events WHERE practice_id IS ? ORDER BY id DESC LIMIT 1")
+            .bind(practice.map(PracticeId::as_str))
             .fetch_optional(&mut *self.transaction)
             .await?;
         let prev = prev.map(|hash| Hash(hash.try_into().expect("a CHECK keeps hashes at 32 bytes")));

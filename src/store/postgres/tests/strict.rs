@@ -131,6 +131,7 @@ async fn only_what_takes_access_away_is_fenced() {
     let server = Postgres::start(&[]);
     let (_, _, app, mut conn) = strict(&server).await;
     // Nobody acknowledges, so what is fenced fails, and what is not passes.
+    sql(&mut conn, "UPDATE gateway.clients SET jwks = '{\"keys\": []}'").await.unwrap();
     sql(&mut conn, SILENT).await.unwrap();
     sql(&mut conn, "SET gateway.patience = '1 ms'").await.unwrap();
     let generation = "INSERT INTO gateway.client_secrets SELECT client_id, 2, digest_kind, digest FROM gateway.client_secrets";
@@ -143,6 +144,9 @@ async fn only_what_takes_access_away_is_fenced() {
         "UPDATE gateway.clients SET allowed_addresses = '{10.0.0.0/8}'",
         "UPDATE gateway.client_secrets SET expires_at = now(), ended = true",
         "UPDATE gateway.client_secrets SET expires_at = now() + interval '1 year'",
+        "UPDATE gateway.clients SET jwks = NULL",
+        "UPDATE gateway.clients SET jwks = '{\"keys\": [{}]}'",
+        "UPDATE gateway.clients SET jwks = NULL, jwks_url = 'https://app.example/keys'",
     ];
     for statement in narrow {
         let why = sql(&mut conn, statement).await.expect_err(statement);
@@ -162,10 +166,14 @@ async fn only_what_takes_access_away_is_fenced() {
         "UPDATE gateway.clients SET allowed_addresses = '{10.0.0.0/8,192.168.0.0/16}', expires_at = now() + interval '3 years'",
         "UPDATE gateway.clients SET allowed_addresses = '{0.0.0.0/0}', expires_at = NULL",
         "UPDATE gateway.clients SET allowed_addresses = '{}'",
+        "BEGIN; SET LOCAL gateway.waits = on; UPDATE gateway.clients SET jwks = NULL; COMMIT",
+        "UPDATE gateway.clients SET jwks_url = 'https://app.example/keys'",
     ] {
         sql(&mut conn, statement).await.unwrap_or_else(|why| panic!("{statement}: {why}"));
     }
     for statement in [
+        "UPDATE gateway.clients SET jwks_url = 'https://other.example/keys'",
+        "UPDATE gateway.clients SET jwks_url = NULL",
         "UPDATE gateway.users SET api_access = false",
         "DELETE FROM gateway.users WHERE user_id NOT IN (SELECT owner FROM gateway.clients WHERE owner IS NOT NULL)",
     ] {
@@ -184,7 +192,7 @@ async fn only_what_takes_access_away_is_fenced() {
     }
     let last = "BEGIN; UPDATE gateway.clients SET revoked_at = now(); SET CONSTRAINTS ALL IMMEDIATE; COMMIT";
     assert!(sql(&mut conn, last).await.unwrap_err().contains("did not learn"));
-    sql(&mut conn, "ROLLBACK; SELECT gateway.strict(false)").await.unwrap();
+    sql(&mut conn, "ROLLBACK; SELECT gateway.strict(false); UPDATE gateway.clients SET jwks_url = NULL").await.unwrap();
     for statement in narrow {
         sql(&mut conn, &format!("BEGIN; {statement}; ROLLBACK")).await.unwrap();
     }
