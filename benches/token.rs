@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sigmagate::clock::Timestamp;
-use sigmagate::token::{ACCESS_TOKEN_TYPE, AccessToken, Algorithm, Claims, Compact, Expected, Invalid, KeySet, SigningKey, verify};
+use sigmagate::token::{ACCESS_TOKEN_TYPE, AccessToken, Algorithm, Claims, Compact, Expected, Invalid, KeySet, Means, SigningKey, verify};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 const EXPECTED: Expected<'_> =
@@ -18,9 +18,9 @@ fn access_token() -> AccessToken {
         audience: EXPECTED.audiences[0].to_owned(),
         client_id: "smd_0123456789abcdefGHIJ".parse().expect("a client id"),
         practice_id: "p_0123456789".parse().expect("a practice id"),
-        secret_generation: Some(1),
+        means: Means::Secret(1),
         scopes: ["billing", "appointments", "tasks"].iter().map(|scope| scope.parse().expect("a scope")).collect(),
-        id: "0190163d-8694-739b-aea5-966c26f8ad91".to_owned(),
+        id: "936da01f-9abd-4d9d-80c7-02af85c822a8".parse().expect("a token id"),
         issued_at: NOW,
         expires_at: NOW.after(Duration::from_secs(900)),
     }

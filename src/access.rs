@@ -3,5 +3,5 @@
 mod authorize;
 mod denial;
 
-pub use authorize::{Authorized, Check, Facts, OwnerFacts, Step, authorize, authorize_anonymous, steps};
+pub use authorize::{Authorized, Check, Facts, OwnerFacts, Step, authorize, authorize_anonymous, standing, steps};
 pub use denial::{CredentialFault, Denial, MalformedRequest};

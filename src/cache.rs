@@ -6,11 +6,15 @@
 mod client;
 mod filling;
 mod freshness;
+mod party;
+mod ring;
 mod sync;
 
-pub use client::{ClientRecord, Identity, SecretMatch};
+pub use client::{ClientRecord, Identity, OwnKeys, SecretMatch};
 pub use filling::Filling;
 pub use freshness::{Epoch, Stale};
+pub use party::{Party, TeamRecord};
+pub use ring::KeyRing;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -22,11 +26,12 @@ use http::HeaderValue;
 
 use crate::access::{Facts, OwnerFacts};
 use crate::clock::{self, BootTime, Timestamp};
-use crate::entity::{ApiAccess, Client, Practice, User};
-use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::entity::{ApiAccess, Client, Practice, RevokedToken, StoredKey, User};
+use crate::id::{ClientId, KeyId, PracticeId, Revision, TokenId, UserId};
 use crate::limit::TierNames;
 use crate::scope::ScopeRegistry;
 use crate::store::{Change, Fill, Snapshot, Subject};
+use crate::token::MasterKey;
 use client::Granted;
 use freshness::Freshness;
 use sync::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -51,6 +56,8 @@ pub struct Replica {
     tables: ArcSwap<Tables>,
     scopes: Arc<ScopeRegistry>,
     tiers: Arc<TierNames>,
+    /// What signing keys are opened with; without, there are none.
+    master: Option<Arc<MasterKey>>,
     settle: OnceLock<Settle>,
     /// The longest grace that a route wants, in nanoseconds.
     wanted_grace: AtomicU64,
@@ -66,24 +73,6 @@ pub enum Touched<'a> {
     These(&'a [Change]),
     /// Anything may have: the contents were replaced, or nobody vouches for them any more.
     Anything,
-}
-
-impl Touched<'_> {
-    /// Whether a decision about this client may rest on something that has changed.
-    #[must_use]
-    pub fn concerns(&self, client: &ClientRecord) -> bool {
-        // Beyond some number it costs less to ask again than to look through them.
-        const FEW: usize = 64;
-        let Self::These(changes) = self else { return true };
-        changes.len() > FEW
-            || changes.iter().any(|change| match change {
-                Change::Client(id, _) => *id == client.id(),
-                Change::Practice(id, _) => id == client.practice_id(),
-                Change::User(id, _) => client.owner_id() == Some(id),
-                // What it is about was told just before.
-                Change::Fenced(_) | Change::SigningKey(..) | Change::RevokedToken(..) => false,
-            })
-    }
 }
 
 /// How many entities the replica holds.
@@ -104,6 +93,38 @@ struct Tables {
     clients: Map<ClientId, Arc<ClientRecord>>,
     /// Grants that many clients share, each kept once.
     grants: Map<Box<str>, Arc<Granted>>,
+    /// Tokens that were revoked by themselves, and when they would have expired.
+    revoked_tokens: Map<TokenId, Timestamp>,
+    ring: ArcSwap<KeyRing>,
+}
+
+/// The contents at one moment, for who judges by them.
+pub struct View<'a>(&'a Tables);
+
+impl View<'_> {
+    /// A client.
+    #[must_use]
+    pub fn client(&self, id: ClientId) -> Option<Arc<ClientRecord>> {
+        self.0.clients.get(&id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// A practice, and one of its people, as an issuer names them.
+    #[must_use]
+    pub fn team(&self, practice: &PracticeId, user: Option<&UserId>) -> TeamRecord {
+        TeamRecord::find(self.0, practice, user)
+    }
+
+    /// Whether a token was revoked by itself.
+    #[must_use]
+    pub fn is_revoked(&self, token: TokenId) -> bool {
+        self.0.revoked_tokens.contains_key(&token)
+    }
+
+    /// Whether what this key of ours has signed still counts.
+    #[must_use]
+    pub fn trusts(&self, key: &KeyId) -> bool {
+        self.0.ring.load().trusts(key)
+    }
 }
 
 /// A practice; its clients point here, so that one store switches them all.
@@ -135,9 +156,16 @@ impl Replica {
             tables: ArcSwap::default(),
             scopes,
             tiers,
+            master: None,
             settle: OnceLock::new(),
             wanted_grace: AtomicU64::new(0),
         }
+    }
+
+    /// The same, with signing keys, which are opened with this key.
+    #[must_use]
+    pub fn with_master_key(self, master: Option<Arc<MasterKey>>) -> Self {
+        Self { master, ..self }
     }
 
     /// Has `settle` run after each change and before it counts as applied, and when the lease ends: what rests on an
@@ -164,6 +192,8 @@ impl Replica {
         snapshot.practices.into_iter().for_each(|practice| filling.practice(practice));
         snapshot.users.into_iter().for_each(|user| filling.user(user));
         snapshot.clients.into_iter().for_each(|client| filling.client(client));
+        snapshot.signing_keys.into_iter().for_each(|key| filling.signing_key(key));
+        snapshot.revoked_tokens.into_iter().for_each(|token| filling.revoked_token(token));
         snapshot.fences.iter().for_each(|subject| filling.fence(subject));
         filling.finish(snapshot.head)
     }
@@ -178,7 +208,8 @@ impl Replica {
                     Change::Practice(id, practice) => tables.set_practice(id, practice.as_ref()),
                     Change::User(id, user) => tables.set_user(id, user.as_ref()),
                     Change::Client(id, client) => self.set_client(&tables, *id, client.as_ref()),
-                    Change::SigningKey(..) | Change::RevokedToken(..) => {}
+                    Change::SigningKey(id, key) => self.set_key(&tables, id, key.clone()),
+                    Change::RevokedToken(id, token) => tables.set_token(*id, token.as_ref()),
                     Change::Fenced(subject) => tables.fence(subject),
                 }
             }
@@ -262,6 +293,20 @@ impl Replica {
         self.freshness.read(nanos(grace), || clock::boot_time().0, || judge(self.tables.load().clients.get(&id).as_deref()))
     }
 
+    /// As [`Replica::read`], of whatever `judge` looks at.
+    ///
+    /// # Errors
+    /// [`Stale`] without a valid lease.
+    pub fn view<T>(&self, grace: Duration, mut judge: impl FnMut(&View<'_>) -> T) -> Result<(T, Epoch), Stale> {
+        self.freshness.read(nanos(grace), || clock::boot_time().0, || judge(&View(&self.tables.load())))
+    }
+
+    /// The signing keys as they are now.
+    #[must_use]
+    pub fn ring(&self) -> Arc<KeyRing> {
+        self.tables.load().ring.load_full()
+    }
+
     /// Whether nothing has changed since `epoch`, and the lease still holds, or the grace.
     #[must_use]
     pub fn unchanged_since(&self, epoch: Epoch, grace: Duration) -> bool {
@@ -272,6 +317,11 @@ impl Replica {
     #[must_use]
     pub fn peek(&self, id: ClientId) -> Option<Arc<ClientRecord>> {
         self.tables.load().clients.get(&id).map(|entry| Arc::clone(&entry))
+    }
+
+    fn set_key(&self, tables: &Tables, id: &KeyId, key: Option<StoredKey>) {
+        let ring = tables.ring.load().with(id, key, self.master.as_deref());
+        tables.ring.store(Arc::new(ring));
     }
 
     fn set_client(&self, tables: &Tables, id: ClientId, client: Option<&Client>) {
@@ -344,6 +394,13 @@ impl Tables {
         cell.flags.store(flags, Ordering::Release);
     }
 
+    fn set_token(&self, id: TokenId, token: Option<&RevokedToken>) {
+        match token {
+            Some(token) => drop(self.revoked_tokens.insert(id, token.expires_at)),
+            None => drop(self.revoked_tokens.remove(&id)),
+        }
+    }
+
     /// Until the subject is told of anew.
     fn fence(&self, subject: &Subject) {
         match subject {
@@ -359,10 +416,28 @@ impl Tables {
 }
 
 impl PracticeCell {
+    fn is_fenced(&self) -> bool {
+        self.fenced.load(Ordering::Acquire)
+    }
+
     fn access(&self) -> ApiAccess {
         let access = self.access.load(Ordering::Acquire);
         ApiAccess::EVERY.iter().copied().find(|word| *word as u8 == access).unwrap_or(ApiAccess::None)
     }
+}
+
+impl UserCell {
+    fn is_fenced(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & FENCED != 0
+    }
+}
+
+/// What is true of a user of a practice; somebody of whom nobody has told us is not on its team.
+fn owner_facts(of: Option<(&Arc<UserCell>, &Arc<PracticeCell>)>) -> OwnerFacts {
+    let Some((user, practice)) = of else { return OwnerFacts { api_access: false, on_team: false } };
+    let flags = user.flags.load(Ordering::Acquire);
+    let same_practice = user.practice.get().is_some_and(|of_user| Arc::ptr_eq(of_user, practice));
+    OwnerFacts { api_access: flags & API_ACCESS != 0, on_team: flags & ON_TEAM != 0 && same_practice }
 }
 
 impl std::fmt::Debug for ClientRecord {
@@ -375,19 +450,14 @@ impl ClientRecord {
     /// What is true of the client for a caller at `peer` at `now`.
     #[must_use]
     pub fn facts(&self, peer: IpAddr, now: Timestamp) -> Facts {
-        let fenced = self.fenced.load(Ordering::Acquire)
-            || self.practice.fenced.load(Ordering::Acquire)
-            || self.owner.as_ref().is_some_and(|owner| owner.flags.load(Ordering::Acquire) & FENCED != 0);
+        let fenced =
+            self.fenced.load(Ordering::Acquire) || self.practice.is_fenced() || self.owner.as_ref().is_some_and(|owner| owner.is_fenced());
         Facts {
             fenced,
             revoked: self.revoked,
             expired: self.expires_at.is_some_and(|end| now >= end),
             practice: self.practice.access(),
-            owner: self.owner.as_ref().map(|owner| {
-                let flags = owner.flags.load(Ordering::Acquire);
-                let same_practice = owner.practice.get().is_some_and(|practice| Arc::ptr_eq(practice, &self.practice));
-                OwnerFacts { api_access: flags & API_ACCESS != 0, on_team: flags & ON_TEAM != 0 && same_practice }
-            }),
+            owner: self.owner.as_ref().map(|owner| owner_facts(Some((owner, &self.practice)))),
             address_allowed: self.allows(peer),
             scopes: self.granted.set,
         }

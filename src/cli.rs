@@ -11,6 +11,7 @@ pub mod practice;
 pub mod routes;
 pub mod schema;
 pub mod serve;
+pub mod signing_key;
 pub mod user;
 
 use std::ffi::OsString;
@@ -31,6 +32,8 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// What changes them.
     pub lifecycle: Lifecycle,
+    /// What signing keys are made by.
+    pub oauth: Option<config::OAuth>,
     /// JSON for programs instead of tables for people.
     pub json: bool,
     /// Who does it, for the audit.
@@ -87,6 +90,8 @@ enum Verb {
     User(user::Args),
     /// Clients and their secrets
     Client(client::Args),
+    /// The keys that sign access tokens
+    SigningKey(signing_key::Args),
     /// The ledger of changes
     Audit(audit::Args),
     /// Print the completions of a shell
@@ -144,6 +149,7 @@ impl Cli {
             Verb::Practice(args) => practice::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
             Verb::User(args) => user::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
             Verb::Client(args) => client::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
+            Verb::SigningKey(args) => signing_key::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
             Verb::Audit(args) => audit::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
         }
     }
@@ -174,7 +180,7 @@ async fn context(database: Option<String>, sources: &Sources, json: bool) -> any
     let gateway = config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?;
     let store = store::open(&gateway.store.url, &gateway.store.fleet, gateway.store.migrate).await?;
     let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper);
-    Ok(Context { store, lifecycle, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
+    Ok(Context { store, lifecycle, oauth: gateway.oauth, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
 }
 
 #[cfg(test)]

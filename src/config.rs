@@ -5,12 +5,14 @@ mod conform;
 mod document;
 mod file;
 mod gateway;
+mod oauth;
 mod overrides;
 mod routes;
 
 pub use document::{Mistake, Place};
 pub use file::LogFormat;
 pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
+pub use oauth::{OAuth, ResourceServer};
 pub use routes::RouteMap;
 
 use std::ffi::OsString;

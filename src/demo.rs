@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::config::{self, Sources};
 use crate::lifecycle::Lifecycle;
@@ -96,12 +98,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn write_config(dir: &Path, args: &Args, upstream_url: &str) -> anyhow::Result<Sources> {
     let gateway = dir.join("gateway.toml");
     let text = format!(
-        "[[listeners]]\naddress = \"{}\"\n\n[management]\naddress = \"{}\"\n\n[store]\nurl = \"sqlite://{}\"\n\n[telemetry]\nlog = \"warn\"\nformat = \"text\"\naccess_log = false\n",
+        "[[listeners]]\naddress = \"{}\"\n\n[management]\naddress = \"{}\"\n\n[store]\nurl = \"sqlite://{}\"\n\n[oauth]\nmaster_key = {{ file = \"master.key\" }}\n\n[telemetry]\nlog = \"warn\"\nformat = \"text\"\naccess_log = false\n",
         args.listen,
         args.management_listen,
         dir.join("gateway.db").display()
     );
     fs::write(&gateway, text).with_context(|| format!("cannot write `{}`", gateway.display()))?;
+    write_master_key(&dir.join("master.key"))?;
     let routes = dir.join("routes.toml");
     let text = match fs::read_to_string(&routes) {
         Ok(text) => with_upstream(&text, upstream_url),
@@ -109,6 +112,17 @@ fn write_config(dir: &Path, args: &Args, upstream_url: &str) -> anyhow::Result<S
     };
     fs::write(&routes, text).with_context(|| format!("cannot write `{}`", routes.display()))?;
     Ok(Sources { gateway: Some(gateway), routes })
+}
+
+/// What signing keys are sealed with, unless the folder has it; for the owner's eyes only.
+fn write_master_key(path: &Path) -> anyhow::Result<()> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).context("the operating system gives no random numbers")?;
+    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(mut file) => Ok(file.write_all(STANDARD.encode(key).as_bytes())?),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot write `{}`", path.display())),
+    }
 }
 
 /// The route file with the upstream where it is now; everything else as it was.
@@ -143,6 +157,14 @@ fn instructions(demo: &Demo, dir: &Path) -> String {
     say("403: the same app asks for clinical data", format!("curl -i {} {api}/patients", basic("billing")));
     say("200: an app with the scope `clinical`", format!("curl -i {} {api}/patients", basic("clinical")));
     say("200: a team member's personal key", format!("curl -i {} {api}/billing/invoices", basic("personal")));
+    say(
+        "200: an access token (OAuth 2.0), good for 15 minutes",
+        format!(
+            "TOKEN=$(curl -s {} -d grant_type=client_credentials {}/oauth/token | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')\ncurl -i -H \"Authorization: Bearer $TOKEN\" {api}/billing/invoices",
+            basic("billing"),
+            demo.gateway_url
+        ),
+    );
     say("401: a wrong secret", format!("curl -i -u {}:{} {api}/billing/invoices", client("billing").client_id, wrong.reveal()));
     say("401: a revoked app", format!("curl -i {} {api}/billing/invoices", basic("revoked")));
     say("401: no credential", format!("curl -i {api}/billing/invoices"));

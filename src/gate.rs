@@ -4,16 +4,20 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::access::{Authorized, CredentialFault, Denial, MalformedRequest, authorize, authorize_anonymous};
+use crate::access::{Authorized, CredentialFault, Denial, Facts, MalformedRequest, authorize, authorize_anonymous};
 use crate::authn::{self, Credential};
-use crate::cache::{ClientRecord, Epoch, Replica, SecretMatch, Stale};
+use crate::bearer::{Bearer, Bearers};
+use crate::cache::{Epoch, Identity, Party, Replica, SecretMatch, Stale, Touched, View};
 use crate::clock::{self, Timestamp};
-use crate::credential::{Pepper, Presented};
-use crate::limit::{ClientLimits, FailureLimit, Quota, Tier, TierNames};
+use crate::credential::{Pepper, Presented, Secret};
+use crate::id::ClientId;
+use crate::limit::{ClientLimits, Counted, FailureLimit, Quota, Tier, TierId, TierNames};
 use crate::route::{Method, NotFound, RequestTarget, Route, RouteTable};
+use crate::scope::ScopeToken;
 
 /// What of a request the decision depends on.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +39,8 @@ pub struct Decision<'a> {
     pub target: Option<RequestTarget<'a>>,
     /// The route, if one was found.
     pub route: Option<Arc<Route>>,
-    /// The client, if the credential was genuine, even if it was then refused.
-    pub client: Option<Arc<ClientRecord>>,
+    /// Whom the request acts as, if the credential was genuine, even if it was then refused.
+    pub party: Option<Party>,
     /// What is left of the client's rate limit.
     pub quota: Option<Quota>,
     /// Yes or no.
@@ -54,8 +58,29 @@ pub struct Permit {
 
 #[derive(Debug)]
 struct Caller {
-    client: Arc<ClientRecord>,
-    generation: u32,
+    party: Party,
+    proof: Proof,
+    epoch: Epoch,
+}
+
+/// What a caller has shown.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// The secret of this generation.
+    Secret(u32),
+    /// A bearer token.
+    Bearer(Arc<Bearer>),
+}
+
+/// Somebody whose credential is genuine: whether they may do anything is another question.
+#[derive(Debug)]
+pub struct Known {
+    /// Whom they act as.
+    pub party: Party,
+    /// What they have shown.
+    pub proof: Proof,
+    /// What is true of them.
+    pub facts: Facts,
     epoch: Epoch,
 }
 
@@ -72,10 +97,25 @@ impl Permit {
         self.caller.as_ref().is_some_and(|caller| caller.epoch.in_grace())
     }
 
-    /// The client; none on a public route.
+    /// Whom the request acts as; nobody on a public route.
     #[must_use]
-    pub fn client(&self) -> Option<&Arc<ClientRecord>> {
-        self.caller.as_ref().map(|caller| &caller.client)
+    pub fn party(&self) -> Option<&Party> {
+        self.caller.as_ref().map(|caller| &caller.party)
+    }
+
+    /// Who the caller is, for the upstream; nobody on a public route.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        self.caller.as_ref().map(|Caller { party, proof, .. }| match proof {
+            Proof::Secret(_) => party.identity(None),
+            Proof::Bearer(bearer) => party.identity(Some(bearer.scopes(party))),
+        })
+    }
+
+    /// Whether it may rest on something that has changed.
+    #[must_use]
+    pub fn concerned_by(&self, touched: &Touched<'_>) -> bool {
+        self.caller.as_ref().is_some_and(|caller| touched.concerns(&caller.party, matches!(caller.proof, Proof::Bearer(_))))
     }
 }
 
@@ -86,6 +126,10 @@ pub struct Gate {
     limits: ClientLimits,
     failures: FailureLimit,
     pepper: Option<Arc<Pepper>>,
+    /// `None`: no token is accepted.
+    bearers: Option<Arc<Bearers>>,
+    /// The scopes that the route map declares.
+    scopes: ArcSwap<Vec<ScopeToken>>,
 }
 
 /// How many failed authentications an address has.
@@ -108,7 +152,32 @@ impl Gate {
             limits: ClientLimits::new(tiers),
             failures: FailureLimit::new(failures.per_minute, failures.burst),
             pepper,
+            bearers: None,
+            scopes: ArcSwap::default(),
         }
+    }
+
+    /// The same, which accepts bearer tokens too.
+    #[must_use]
+    pub fn with_bearers(self, bearers: Option<Arc<Bearers>>) -> Self {
+        Self { bearers, ..self }
+    }
+
+    /// Says which scopes the route map declares.
+    pub fn declare(&self, scopes: Vec<ScopeToken>) {
+        self.scopes.store(Arc::new(scopes));
+    }
+
+    /// The scopes that the route map declares.
+    #[must_use]
+    pub fn scopes(&self) -> Arc<Vec<ScopeToken>> {
+        self.scopes.load_full()
+    }
+
+    /// The replica that decisions rest on.
+    #[must_use]
+    pub const fn replica(&self) -> &Arc<Replica> {
+        &self.replica
     }
 
     /// Puts a route map in the place of the one before; requests under way go on with theirs.
@@ -138,7 +207,7 @@ impl Gate {
     /// Decides about a request.
     #[must_use]
     pub fn decide<'a>(&self, request: &Request<'a>) -> Decision<'a> {
-        let mut decision = Decision { target: None, route: None, client: None, quota: None, outcome: Err(Denial::Internal) };
+        let mut decision = Decision { target: None, route: None, party: None, quota: None, outcome: Err(Denial::Internal) };
         decision.outcome = self.outcome(request, &mut decision);
         decision
     }
@@ -164,14 +233,41 @@ impl Gate {
         if let Some(authorized) = authorize_anonymous(route) {
             return Ok(Permit { route: Arc::clone(route), caller: None, peer: request.peer, _authorized: authorized });
         }
+        let presented = authn::credential(request.authorization).map_err(|denial| self.refused(denial, request.peer))?;
+        let known = self.authenticate(&presented, request.peer, route.stale_grace)?;
+        let party = decision.party.insert(known.party);
+        let authorized = authorize(route, &known.facts).map_err(|denial| self.refused(denial, request.peer))?;
+        let (quota, passes) = self.count(party);
+        decision.quota = quota;
+        passes?;
+        let caller = Caller { party: party.clone(), proof: known.proof, epoch: known.epoch };
+        Ok(Permit { route: Arc::clone(route), caller: Some(caller), peer: request.peer, _authorized: authorized })
+    }
+
+    /// Whose credential this is, if it is genuine.
+    ///
+    /// # Errors
+    /// [`Denial::CredentialInvalid`], counted against the address; [`Denial::Unavailable`] without a valid lease.
+    pub fn authenticate(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration) -> Result<Known, Denial> {
         let now = clock::now();
-        let presented = match authn::credential(request.authorization) {
-            Ok(credential) => credential,
-            Err(denial) => return Err(self.refused(denial, request.peer)),
+        let (judged, epoch) = match presented {
+            Credential::Basic(id, secret) => self.by_secret(*id, secret, peer, grace, now)?,
+            Credential::Bearer(token) => {
+                let untrusted = || Denial::CredentialInvalid(CredentialFault::UntrustedToken);
+                let bearers = self.bearers.as_ref().ok_or_else(|| self.refused(untrusted(), peer))?;
+                let bearer = bearers.read(token, now).map_err(|invalid| self.refused(Denial::CredentialInvalid(invalid.into()), peer))?;
+                let (judged, epoch) =
+                    self.replica.view(grace, |view| bearer.stands(view, peer, now)).map_err(|Stale| Denial::Unavailable)?;
+                (judged.map(|(party, facts)| (party, facts, Proof::Bearer(bearer))), epoch)
+            }
         };
-        let Credential::Basic(id, secret) = presented;
-        let presented = Presented::new(&secret, self.pepper.as_deref());
-        let judged = self.replica.read(id, route.stale_grace, |client| {
+        let (party, facts, proof) = judged.map_err(|fault| self.refused(Denial::CredentialInvalid(fault), peer))?;
+        Ok(Known { party, proof, facts, epoch })
+    }
+
+    fn by_secret(&self, id: ClientId, secret: &Secret, peer: IpAddr, grace: Duration, now: Timestamp) -> Result<(Judged, Epoch), Denial> {
+        let presented = Presented::new(secret, self.pepper.as_deref());
+        let judged = self.replica.read(id, grace, |client| {
             let Some(client) = client else {
                 // As much work as for a client that exists.
                 std::hint::black_box(presented.proves(Presented::nobody()));
@@ -180,22 +276,27 @@ impl Gate {
             match client.match_secret(&presented, now) {
                 SecretMatch::Wrong => Err(CredentialFault::WrongSecret),
                 SecretMatch::Ended => Err(CredentialFault::SecretEnded),
-                SecretMatch::Usable(generation) => Ok((Arc::clone(client), generation, client.facts(request.peer, now))),
+                SecretMatch::Usable(generation) => {
+                    Ok((Party::Client(Arc::clone(client)), client.facts(peer, now), Proof::Secret(generation)))
+                }
             }
         });
-        let (judged, epoch) = judged.map_err(|Stale| Denial::Unavailable)?;
-        let (client, generation, facts) = judged.map_err(|fault| self.refused(Denial::CredentialInvalid(fault), request.peer))?;
-        let client = decision.client.insert(client);
-        let authorized = authorize(route, &facts).map_err(|denial| self.refused(denial, request.peer))?;
-        match self.limits.check(client.id(), client.tier()) {
-            Ok(quota) => decision.quota = quota,
-            Err((quota, retry_after_secs)) => {
-                decision.quota = Some(quota);
-                return Err(Denial::RateLimited { retry_after_secs });
+        judged.map_err(|Stale| Denial::Unavailable)
+    }
+
+    /// Counts a request of a party; what is left to it, and whether it may go on.
+    pub fn count(&self, party: &Party) -> (Option<Quota>, Result<(), Denial>) {
+        let counted = match party {
+            Party::Client(client) => self.limits.check(&Counted::Client(client.id()), client.tier()),
+            Party::Team(_) => {
+                let counted = Counted::Team(party.practice_id().clone(), party.user_id().cloned());
+                self.limits.check(&counted, TierId::default())
             }
+        };
+        match counted {
+            Ok(quota) => (quota, Ok(())),
+            Err((quota, retry_after_secs)) => (Some(quota), Err(Denial::RateLimited { retry_after_secs })),
         }
-        let caller = Caller { client: Arc::clone(client), generation, epoch };
-        Ok(Permit { route: Arc::clone(route), caller: Some(caller), peer: request.peer, _authorized: authorized })
     }
 
     /// Asks again: before the request is sent on, before its answer begins, and before each piece of either. In the
@@ -210,13 +311,13 @@ impl Gate {
             return Ok(());
         }
         let now = clock::now();
-        let judged = self.replica.read(caller.client.id(), grace, |client| still(client, caller.generation, permit, now));
+        let judged = self.replica.view(grace, |view| still(view, caller, permit, now));
         let (judged, _) = judged.map_err(|Stale| Denial::Unavailable)?;
         judged
     }
 
     /// A refusal that counts against the address, if it is about a credential that does not work.
-    fn refused(&self, denial: Denial, peer: IpAddr) -> Denial {
+    pub fn refused(&self, denial: Denial, peer: IpAddr) -> Denial {
         if !matches!(denial, Denial::CredentialInvalid(_)) {
             return denial;
         }
@@ -227,12 +328,19 @@ impl Gate {
     }
 }
 
-fn still(client: Option<&Arc<ClientRecord>>, generation: u32, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
-    let client = client.ok_or(Denial::CredentialInvalid(CredentialFault::UnknownClient))?;
-    if !client.secret_usable(generation, now) {
-        return Err(Denial::CredentialInvalid(CredentialFault::SecretEnded));
-    }
-    authorize(&permit.route, &client.facts(permit.peer, now)).map(|_| ())
+type Judged = Result<(Party, Facts, Proof), CredentialFault>;
+
+fn still(view: &View<'_>, caller: &Caller, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
+    let facts = match (&caller.proof, caller.party.client_id()) {
+        (Proof::Bearer(bearer), _) => bearer.stands(view, permit.peer, now).map(|(_, facts)| facts),
+        (Proof::Secret(generation), Some(id)) => match view.client(id) {
+            None => Err(CredentialFault::UnknownClient),
+            Some(client) if !client.secret_usable(*generation, now) => Err(CredentialFault::SecretEnded),
+            Some(client) => Ok(client.facts(permit.peer, now)),
+        },
+        (Proof::Secret(_), None) => Err(CredentialFault::UnknownClient),
+    };
+    authorize(&permit.route, &facts.map_err(Denial::CredentialInvalid)?).map(|_| ())
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@
 //! ```text
 //! main -> cli -> demo -> server -> reload
 //!      -> proxy | admin          data plane and management side never import each other
-//!      -> telemetry, canary -> metrics
+//!      -> telemetry, canary, oauth -> metrics
 //!      -> gate | lifecycle       one request | one change
-//!      -> authn, feed, config
-//!      -> cache, limit, store
+//!      -> bearer, feed, config
+//!      -> authn, cache, limit, store
 //!      -> access, credential, token, route, scope, upstream, entity, record, id, clock, tls
 //! ```
 
@@ -26,10 +26,12 @@ pub mod token;
 pub mod upstream;
 // data plane
 pub mod authn;
+pub mod bearer;
 pub mod cache;
 pub mod feed;
 pub mod gate;
 pub mod limit;
+pub mod oauth;
 pub mod proxy;
 // control plane
 pub mod admin;

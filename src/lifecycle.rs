@@ -4,11 +4,13 @@
 //! be told "it no longer works"; one that gives it, so that a new key works at once.
 
 mod client;
+mod keys;
 mod name;
 
 use std::sync::Arc;
 
 pub use client::{Issued, NewClientRequest, Overlap, Rotated, parse_network};
+pub use keys::NewKey;
 
 use crate::credential::Pepper;
 use crate::entity::{ApiAccess, Role};
@@ -169,6 +171,7 @@ mod tests {
             allowed_addresses: Vec::new(),
             tier: None,
             expires_at: None,
+            keys: crate::entity::ClientKeys::None,
         }
     }
 

@@ -12,7 +12,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota as Rate, RateLimiter};
 use parking_lot::RwLock;
 
-use crate::id::ClientId;
+use crate::id::{ClientId, PracticeId, UserId};
 
 /// The tier of a client that names none.
 pub const STANDARD: &str = "standard";
@@ -59,6 +59,15 @@ impl TierNames {
     }
 }
 
+/// Whose requests are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// Those of a client.
+    Client(ClientId),
+    /// Those of a practice, or of one of its people, for whom a trusted issuer speaks.
+    Team(PracticeId, Option<UserId>),
+}
+
 /// What is left to a client, as the `RateLimit` fields tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quota {
@@ -74,11 +83,11 @@ pub struct Quota {
     pub reset_secs: u32,
 }
 
-type PerClient = RateLimiter<ClientId, DashMapStateStore<ClientId>, DefaultClock, StateInformationMiddleware>;
+type PerCaller = RateLimiter<Counted, DashMapStateStore<Counted>, DefaultClock, StateInformationMiddleware>;
 
 struct TierLimit {
     tier: Tier,
-    clients: PerClient,
+    callers: PerCaller,
 }
 
 /// The limits of every tier.
@@ -107,17 +116,17 @@ impl ClientLimits {
             }
             after[at] = Some(kept.unwrap_or_else(|| {
                 let rate = Rate::per_second(tier.per_second).allow_burst(tier.burst);
-                Arc::new(TierLimit { clients: RateLimiter::dashmap(rate).with_middleware(), tier })
+                Arc::new(TierLimit { callers: RateLimiter::dashmap(rate).with_middleware(), tier })
             }));
         }
         self.tiers.store(Arc::new(after));
     }
 
-    /// Counts one request of a client.
+    /// Counts one request of a caller.
     ///
     /// # Errors
     /// Over the limit: the quota, and the whole seconds until the next request would pass.
-    pub fn check(&self, client: ClientId, tier: TierId) -> Result<Option<Quota>, (Quota, u64)> {
+    pub fn check(&self, caller: &Counted, tier: TierId) -> Result<Option<Quota>, (Quota, u64)> {
         let tiers = self.tiers.load();
         let of = |at: usize| tiers.get(at).and_then(Option::as_ref);
         let Some(limit) = of(usize::from(tier.0)).or_else(|| of(0)) else { return Ok(None) };
@@ -129,7 +138,7 @@ impl ClientLimits {
             remaining,
             reset_secs,
         };
-        match limit.clients.check_key(&client) {
+        match limit.callers.check_key(caller) {
             Ok(state) => Ok(Some(quota(state.remaining_burst_capacity(), u32::from(state.remaining_burst_capacity() < burst)))),
             Err(not_until) => {
                 let wait = not_until.wait_time_from(DefaultClock::default().now());
@@ -142,8 +151,8 @@ impl ClientLimits {
     /// Forgets clients whose burst is full again. To be called once in a while.
     pub fn prune(&self) {
         for limit in self.tiers.load().iter().flatten() {
-            limit.clients.retain_recent();
-            limit.clients.shrink_to_fit();
+            limit.callers.retain_recent();
+            limit.callers.shrink_to_fit();
         }
     }
 }
@@ -207,36 +216,36 @@ mod tests {
         Tier { name: name.into(), per_second: NonZeroU32::new(per_second).unwrap(), burst: NonZeroU32::new(burst).unwrap() }
     }
 
-    fn client(n: u8) -> ClientId {
-        ClientId::from_random([n; 20])
+    fn client(n: u8) -> Counted {
+        Counted::Client(ClientId::from_random([n; 20]))
     }
 
     #[test]
     fn a_client_has_its_burst_and_no_more_and_others_are_not_touched() {
         let names = Arc::new(TierNames::default());
         let limits = ClientLimits::new(Arc::clone(&names));
-        assert_eq!(limits.check(client(1), TierId::default()), Ok(None), "no tiers, no limit");
+        assert_eq!(limits.check(&client(1), TierId::default()), Ok(None), "no tiers, no limit");
         limits.install([tier("standard", 1, 3), tier("slow", 1, 1)]);
         for left in [2, 1, 0] {
-            assert_eq!(limits.check(client(1), TierId::default()).unwrap().unwrap().remaining, left);
+            assert_eq!(limits.check(&client(1), TierId::default()).unwrap().unwrap().remaining, left);
         }
-        let (quota, wait) = limits.check(client(1), TierId::default()).unwrap_err();
+        let (quota, wait) = limits.check(&client(1), TierId::default()).unwrap_err();
         assert_eq!((quota.burst, quota.remaining, wait), (3, 0, 1));
-        assert!(limits.check(client(2), TierId::default()).is_ok());
+        assert!(limits.check(&client(2), TierId::default()).is_ok());
         let slow = names.intern(Some("slow"));
-        assert!(limits.check(client(3), slow).is_ok());
-        assert!(limits.check(client(3), slow).is_err());
+        assert!(limits.check(&client(3), slow).is_ok());
+        assert!(limits.check(&client(3), slow).is_err());
     }
 
     #[test]
     fn a_reload_keeps_the_counts_of_a_tier_that_did_not_change() {
         let limits = ClientLimits::new(Arc::default());
         limits.install([tier("standard", 1, 1)]);
-        assert!(limits.check(client(1), TierId::default()).is_ok());
+        assert!(limits.check(&client(1), TierId::default()).is_ok());
         limits.install([tier("standard", 1, 1), tier("other", 5, 5)]);
-        assert!(limits.check(client(1), TierId::default()).is_err());
+        assert!(limits.check(&client(1), TierId::default()).is_err());
         limits.install([tier("standard", 1, 2)]);
-        assert!(limits.check(client(1), TierId::default()).is_ok(), "a changed tier starts anew");
+        assert!(limits.check(&client(1), TierId::default()).is_ok(), "a changed tier starts anew");
     }
 
     #[test]
@@ -245,8 +254,8 @@ mod tests {
         let limits = ClientLimits::new(Arc::clone(&names));
         limits.install([tier("standard", 1, 1)]);
         let gone = names.intern(Some("gone"));
-        assert!(limits.check(client(1), gone).is_ok());
-        assert!(limits.check(client(1), gone).is_err());
+        assert!(limits.check(&client(1), gone).is_ok());
+        assert!(limits.check(&client(1), gone).is_err());
     }
 
     #[test]

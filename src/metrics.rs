@@ -7,6 +7,7 @@ mod canary;
 mod heartbeats;
 mod process;
 mod routes;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::route::RouteTable;
 
 pub use canary::{CanaryMetrics, CanaryOutcome};
 pub use routes::RouteMetrics;
+pub use tokens::TokenFigures;
 
 /// From half a millisecond to ten seconds.
 const LATENCY_SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -50,6 +52,7 @@ pub struct Metrics {
     reloads: [IntCounter; 2],
     dropped: IntCounter,
     process: process::Process,
+    tokens: tokens::Tokens,
 }
 
 type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -116,6 +119,7 @@ impl Metrics {
                 "Requests that the access log has no line of, since its reader was too slow.",
             ),
             process: process::Process::new(&registry),
+            tokens: tokens::Tokens::new(&registry),
             registry: registry.clone(),
         };
         Arc::new(metrics)
@@ -208,6 +212,11 @@ impl Metrics {
         *self.active_source.lock() = Some(Box::new(source));
     }
 
+    /// Where the figures about tokens are read when the metrics are.
+    pub fn set_tokens_source(&self, source: impl Fn() -> TokenFigures + Send + Sync + 'static) {
+        *self.tokens.source.lock() = Some(Box::new(source));
+    }
+
     /// Everything in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -221,6 +230,7 @@ impl Metrics {
         }
         self.heartbeats.read();
         self.process.read();
+        self.tokens.read();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics with valid names encode");
         String::from_utf8(text).expect("the text format is UTF-8")

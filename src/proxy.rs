@@ -13,6 +13,7 @@ mod headers;
 mod ids;
 pub mod listener;
 mod live;
+mod own;
 mod request;
 mod respond;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use listener::{Bound, Certificate, Error, Running, start, start_on};
 use live::Inflight;
 
 use crate::gate::Gate;
+use crate::oauth::OAuth;
 use crate::record::Recorder;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -105,6 +107,15 @@ pub struct Shared {
     active: Arc<Active>,
     inflight: Arc<Inflight>,
     stopping: AtomicBool,
+    own: Option<OwnEndpoints>,
+}
+
+/// What the gateway answers itself.
+pub struct OwnEndpoints {
+    /// Says what.
+    pub oauth: Arc<OAuth>,
+    /// Where it works: it waits for the store, which belongs to another runtime than the requests do.
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
@@ -118,7 +129,13 @@ impl Shared {
                 entries.settle(touched, &gate);
             }
         }));
-        Self { gate, recorder, settings, active: Arc::default(), inflight, stopping: AtomicBool::new(false) }
+        Self { gate, recorder, settings, active: Arc::default(), inflight, stopping: AtomicBool::new(false), own: None }
+    }
+
+    /// The same, which answers these paths itself.
+    #[must_use]
+    pub fn with_own(self, own: Option<OwnEndpoints>) -> Self {
+        Self { own, ..self }
     }
 
     /// The count of connections and requests, to wait for after a stop.

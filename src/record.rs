@@ -12,6 +12,11 @@ pub const PERMIT: &str = "permit";
 /// The same, after the end of the lease: by what was known at its end, and by the `stale_grace_ms` of the route.
 pub const PERMIT_IN_GRACE: &str = "permit_in_grace";
 
+/// The outcome of a request that the gateway answered itself, as it was asked to.
+pub const ANSWERED: &str = "answered";
+/// The outcomes of such requests that are errors of RFC 6749 §5.2 and no denials.
+pub const OAUTH_ERRORS: [&str; 4] = ["invalid_request", "invalid_scope", "unauthorized_client", "unsupported_grant_type"];
+
 /// One request, for the access log and the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -33,7 +38,7 @@ pub struct Record<'a> {
     pub practice: Option<&'a str>,
     /// The client, once the credential was found genuine.
     pub client: Option<ClientId>,
-    /// [`PERMIT`], [`PERMIT_IN_GRACE`], or the label of the denial.
+    /// [`PERMIT`], [`PERMIT_IN_GRACE`], [`ANSWERED`], one of [`OAUTH_ERRORS`], or the label of the denial.
     pub outcome: &'static str,
     /// The status of the answer; 0 if the connection ended before one.
     pub status: u16,

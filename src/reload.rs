@@ -88,6 +88,7 @@ impl Reloader {
         last.generation += 1;
         let table = Arc::new(routes.table);
         self.observer.install_routes(&table);
+        self.gate.declare(routes.scopes);
         self.gate.install(table, routes.tiers.into_values());
         self.metrics.reload(true, last.generation);
     }

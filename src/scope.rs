@@ -77,6 +77,12 @@ impl ScopeSet {
         self.0 & other.0 != 0
     }
 
+    /// The scopes that are in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The scopes of both.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -122,6 +128,19 @@ impl ScopeRegistry {
         let bit = u32::try_from(next).expect("at most 127");
         bits.insert(scope.clone(), bit);
         Ok(ScopeSet(1 << bit))
+    }
+
+    /// The set that holds just this scope, if its name is known already. For names that come from outside: those must not
+    /// use up the bits.
+    #[must_use]
+    pub fn find(&self, scope: &ScopeToken) -> Option<ScopeSet> {
+        if scope.is_all() { Some(ScopeSet::ALL) } else { self.bits.read().get(scope).map(|bit| ScopeSet(1 << bit)) }
+    }
+
+    /// How many names are known. Never less than before.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.bits.read().len()
     }
 
     /// The set of all these scopes.
@@ -178,6 +197,8 @@ mod tests {
             prop_assert!(!(a.covers(b) && b.covers(a)) || a == b);
             prop_assert!(a.union(b).covers(a) && a.union(b).covers(b));
             prop_assert_eq!(a.meets(b), b.meets(a));
+            prop_assert!(a.covers(a.intersection(b)) && b.covers(a.intersection(b)));
+            prop_assert_eq!(a.meets(b), !a.intersection(b).is_empty());
         }
     }
 }

@@ -15,19 +15,21 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin;
+use crate::bearer::{Bearers, Own};
 use crate::cache::{Entries, Replica};
 use crate::canary::{self, Canary};
-use crate::config::{Config, Limits, Listener, Sources};
+use crate::config::{self, Config, Limits, Listener, Sources};
 use crate::feed::{self, Heartbeat};
 use crate::gate::{FailureBudget, Gate};
 use crate::id::Revision;
 use crate::lifecycle::Lifecycle;
 use crate::limit::TierNames;
-use crate::metrics::Metrics;
-use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
+use crate::metrics::{Metrics, TokenFigures};
+use crate::oauth::OAuth;
+use crate::proxy::{self, Active, Bound, Certificate, OwnEndpoints, Settings, Shared};
 use crate::reload::{self, Reloader};
 use crate::scope::ScopeRegistry;
-use crate::store::{self, Store};
+use crate::store::{self, Actor, Store};
 use crate::telemetry::{AccessLog, Observer};
 use signals::Asked;
 pub use signals::Signals;
@@ -149,9 +151,15 @@ impl Server {
         let management = bound("management.address", gateway.management, TcpListener::bind(gateway.management).await)?;
         let metrics = Metrics::new();
         let tiers = Arc::new(TierNames::default());
-        let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)));
+        let master = gateway.oauth.as_ref().map(|oauth| Arc::clone(&oauth.master_key));
+        let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)).with_master_key(master));
         let budget = FailureBudget { per_minute: gateway.limits.failures_per_minute, burst: gateway.limits.failures_burst };
-        let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, gateway.store.secret_pepper.clone()));
+        let bearers = gateway.oauth.as_ref().map(|oauth| {
+            let own = own(oauth, &listeners);
+            Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), own))
+        });
+        let gate = Gate::new(Arc::clone(&replica), tiers, budget, gateway.store.secret_pepper.clone()).with_bearers(bearers.clone());
+        let gate = Arc::new(gate);
         let access_log = gateway.telemetry.access_log.then(|| AccessLog::stdout(Arc::clone(&metrics)));
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
         let reloader =
@@ -170,10 +178,29 @@ impl Server {
             let _ = feed_stopped.await;
         }));
         wait_until_live(watched.clone()).await?;
+        let own = gateway.oauth.as_ref().zip(bearers).map(|(oauth, bearers)| {
+            let oauth = Arc::new(OAuth::new(Arc::clone(&gate), Arc::clone(&bearers), lifecycle.clone(), oauth.clone()));
+            let (counts, replica) = (oauth.counts(), Arc::clone(&replica));
+            metrics.set_tokens_source(move || {
+                let lookups = bearers.lookups();
+                TokenFigures {
+                    issued: counts.issued(),
+                    revoked: counts.revoked(),
+                    hits: lookups.hits,
+                    misses: lookups.misses,
+                    remembered: lookups.entries,
+                    signing_keys: replica.ring().len(),
+                }
+            });
+            OwnEndpoints { oauth, runtime: tokio::runtime::Handle::current() }
+        });
+        if let Some(oauth) = &gateway.oauth {
+            first_signing_key(&lifecycle, oauth).await;
+        }
 
         let (stop, stopped) = watch::channel(false);
         let addresses = listeners.iter().map(Bound::address).collect();
-        let shared = Shared::new(Arc::clone(&gate), observer, settings(&gateway.limits));
+        let shared = Shared::new(Arc::clone(&gate), observer, settings(&gateway.limits)).with_own(own);
         let active = shared.active();
         let counted = Arc::clone(&active);
         metrics.set_active_source(move || (counted.connections(), counted.requests()));
@@ -258,6 +285,29 @@ impl Server {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.admin).await;
         // Whatever is left of the requests ends here.
         drop(self.workers);
+    }
+}
+
+/// Who issues tokens here: the address that the settings give, or where the first listener is.
+fn own(oauth: &config::OAuth, listeners: &[Bound]) -> Own {
+    let derived = || {
+        let first = listeners.first().expect("there is a listener");
+        format!("{}://{}", if first.is_secure() { "https" } else { "http" }, first.address()).into()
+    };
+    let issuer = oauth.issuer.clone().unwrap_or_else(derived);
+    Own { audience: oauth.audience.clone().unwrap_or_else(|| Arc::clone(&issuer)), issuer }
+}
+
+/// Sees to it that there is a key. Without one the gateway serves all the same, but for tokens.
+async fn first_signing_key(lifecycle: &Lifecycle, oauth: &config::OAuth) {
+    let by = Actor { name: "gateway".into(), origin: "start".into() };
+    match lifecycle.first_signing_key(&oauth.master_key, oauth.algorithm, &by).await {
+        Ok(true) => tracing::info!("a first signing key is made"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(
+            error = %chain(&error),
+            "there is no signing key and none could be made, so no tokens are issued: run `sigmagate signing-key rotate --at-once`, or grant `gateway_management` to the role of this gateway"
+        ),
     }
 }
 

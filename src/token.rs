@@ -12,7 +12,7 @@ mod key;
 mod sealed;
 mod signing;
 
-pub use access_token::{ACCESS_TOKEN_TYPE, AccessToken};
+pub use access_token::{ACCESS_TOKEN_TYPE, AccessToken, Means};
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{Claims, Expected};
 pub use jws::{Compact, MAX_LENGTH, Verified, verify};

@@ -67,16 +67,20 @@ impl Check {
         }
     }
 
-    fn denial(self, route: &Route, facts: &Facts) -> Option<Denial> {
+    /// `route`: `None` where nothing is asked for but to be who one is.
+    fn denial(self, route: Option<&Route>, facts: &Facts) -> Option<Denial> {
         match self {
             Self::Client if facts.revoked => Some(Denial::CredentialInvalid(CredentialFault::Revoked)),
             Self::Client if facts.expired => Some(Denial::CredentialInvalid(CredentialFault::Expired)),
             Self::Practice if facts.practice != ApiAccess::Active => Some(Denial::PracticeDisabled),
             Self::Owner if facts.owner.is_some_and(|owner| !owner.api_access || !owner.on_team) => Some(Denial::UserDisabled),
             Self::Address if !facts.address_allowed => Some(Denial::AddressNotAllowed),
-            Self::Scope if !route.requirement.met_by(facts.scopes) => Some(Denial::InsufficientScope(route.scopes.clone())),
+            Self::Scope => {
+                let route = route.filter(|route| !route.requirement.met_by(facts.scopes))?;
+                Some(Denial::InsufficientScope(route.scopes.clone()))
+            }
             Self::Fence if facts.fenced => Some(Denial::Unavailable),
-            Self::Client | Self::Practice | Self::Owner | Self::Address | Self::Scope | Self::Fence => None,
+            Self::Client | Self::Practice | Self::Owner | Self::Address | Self::Fence => None,
         }
     }
 }
@@ -99,10 +103,19 @@ pub struct Step {
 /// # Errors
 /// The denial of the first check that refuses.
 pub fn authorize(route: &Route, facts: &Facts) -> Result<Authorized, Denial> {
-    match Check::EVERY.into_iter().find_map(|check| check.denial(route, facts)) {
-        Some(denial) => Err(denial),
-        None => Ok(Authorized(())),
-    }
+    first_denial(Some(route), facts).map_or(Ok(Authorized(())), Err)
+}
+
+/// Whether the holder of a genuine credential may act at all, whatever for.
+///
+/// # Errors
+/// The denial of the first check that refuses.
+pub fn standing(facts: &Facts) -> Result<(), Denial> {
+    first_denial(None, facts).map_or(Ok(()), Err)
+}
+
+fn first_denial(route: Option<&Route>, facts: &Facts) -> Option<Denial> {
+    Check::EVERY.into_iter().find_map(|check| check.denial(route, facts))
 }
 
 /// Whether anybody may pass: only on a public route.
@@ -114,7 +127,7 @@ pub fn authorize_anonymous(route: &Route) -> Option<Authorized> {
 /// Every check and what it finds, for an explanation.
 #[must_use]
 pub fn steps(route: &Route, facts: &Facts) -> Vec<Step> {
-    Check::EVERY.into_iter().map(|check| Step { check, denial: check.denial(route, facts) }).collect()
+    Check::EVERY.into_iter().map(|check| Step { check, denial: check.denial(Some(route), facts) }).collect()
 }
 
 #[cfg(test)]
@@ -152,6 +165,9 @@ mod tests {
                             assert_eq!(authorize(&route, &facts).is_ok(), want, "{facts:?}");
                             let first = steps(&route, &facts).into_iter().find_map(|step| step.denial);
                             assert_eq!(authorize(&route, &facts).err(), first, "the explanation says the same");
+                            let unasked = standing(&facts).err();
+                            assert_eq!(unasked, first.filter(|first| !matches!(first, Denial::InsufficientScope(_))).or(unasked.clone()));
+                            assert_eq!(unasked.is_none(), want || standing(&Facts { scopes: ScopeSet::ALL, ..facts }).is_ok());
                             passed += usize::from(want);
                         }
                     }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::token::Invalid;
+
 /// What makes a request one that could be read in two ways, or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedRequest {
@@ -60,13 +62,39 @@ pub enum CredentialFault {
     Revoked,
     /// The client's own expiry has passed.
     Expired,
+    /// A bearer token that cannot be one of those that are accepted here.
+    MalformedToken,
     /// A bearer token that no issuer we trust has signed.
     UntrustedToken,
+    /// A bearer token that was made for something else, or does not say what it must.
+    MisdirectedToken,
+    /// A bearer token whose time is over.
+    TokenExpired,
+    /// A bearer token whose time has not come.
+    TokenNotYetValid,
+    /// A bearer token that was revoked by itself.
+    TokenRevoked,
+    /// The key is out of use that signed the bearer token, or that it was got with.
+    KeyEnded,
+    /// An assertion of the client's that was used before (RFC 7523 §3).
+    Replayed,
+}
+
+impl From<Invalid> for CredentialFault {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::TooLong | Invalid::Malformed | Invalid::Json | Invalid::HeaderParameter => Self::MalformedToken,
+            Invalid::Algorithm | Invalid::UnknownKey | Invalid::Signature | Invalid::Issuer => Self::UntrustedToken,
+            Invalid::Type | Invalid::Claim(_) | Invalid::Audience => Self::MisdirectedToken,
+            Invalid::Expired => Self::TokenExpired,
+            Invalid::NotYet => Self::TokenNotYetValid,
+        }
+    }
 }
 
 impl CredentialFault {
     /// Every one, for tests and metrics.
-    pub const EVERY: [Self; 8] = [
+    pub const EVERY: [Self; 15] = [
         Self::Malformed,
         Self::UnknownScheme,
         Self::UnknownClient,
@@ -74,7 +102,14 @@ impl CredentialFault {
         Self::SecretEnded,
         Self::Revoked,
         Self::Expired,
+        Self::MalformedToken,
         Self::UntrustedToken,
+        Self::MisdirectedToken,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenRevoked,
+        Self::KeyEnded,
+        Self::Replayed,
     ];
 
     const fn label(self) -> &'static str {
@@ -86,7 +121,14 @@ impl CredentialFault {
             Self::SecretEnded => "secret_ended",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::MalformedToken => "malformed_token",
             Self::UntrustedToken => "untrusted_token",
+            Self::MisdirectedToken => "misdirected_token",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenRevoked => "token_revoked",
+            Self::KeyEnded => "key_ended",
+            Self::Replayed => "replayed",
         }
     }
 }

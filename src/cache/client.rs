@@ -3,17 +3,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 
 use super::sync::{AtomicBool, Ordering};
 use super::{PracticeCell, UserCell};
 use crate::clock::Timestamp;
 use crate::credential::{self, Presented, SecretDigest};
-use crate::entity::{Client, StoredSecret};
+use crate::entity::{Client, ClientKeys, StoredSecret};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::limit::TierId;
 use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
+use crate::token::{KeySet, Means, PublicKey};
 
 /// How many ended secrets are kept, so that an owner can be told that an old one is still in use.
 const ENDED_KEPT: usize = 4;
@@ -30,6 +34,50 @@ pub struct ClientRecord {
     tier: TierId,
     secrets: Box<[LiveSecret]>,
     allowed: Box<[IpNet]>,
+    keys: Option<Arc<OwnKeys>>,
+}
+
+/// The public keys of a client (RFC 7523), and what a token says of the one that it was got with.
+#[derive(Debug)]
+pub enum OwnKeys {
+    /// These, and their thumbprints, which are what tokens say.
+    Set(KeySet, Box<[String]>),
+    /// Those that are found at an address.
+    Url {
+        /// The address.
+        url: Arc<str>,
+        /// What every token that was got with one of them says.
+        mark: Box<str>,
+    },
+}
+
+impl OwnKeys {
+    fn new(id: ClientId, keys: &ClientKeys) -> Option<Self> {
+        match keys {
+            ClientKeys::None => None,
+            ClientKeys::Url(url) => {
+                Some(Self::Url { url: Arc::clone(url), mark: URL_SAFE_NO_PAD.encode(Sha256::digest(url.as_bytes())).into() })
+            }
+            ClientKeys::Jwks(text) => match KeySet::from_jwks(text.as_bytes()) {
+                Ok((keys, _)) => {
+                    let marks = keys.iter().map(PublicKey::thumbprint).collect();
+                    Some(Self::Set(keys, marks))
+                }
+                Err(error) => {
+                    tracing::error!(client = %id, %error, "the keys of a client are not understood; nothing is admitted by them");
+                    None
+                }
+            },
+        }
+    }
+
+    /// Whether a token that says this of the key that it was got with still counts.
+    fn has(&self, mark: &str) -> bool {
+        match self {
+            Self::Set(_, marks) => marks.iter().any(|own| own == mark),
+            Self::Url { mark: own, .. } => **own == *mark,
+        }
+    }
 }
 
 struct LiveSecret {
@@ -78,8 +126,8 @@ impl Granted {
 pub struct Identity {
     /// The practice.
     pub practice_id: HeaderValue,
-    /// The client.
-    pub client_id: HeaderValue,
+    /// The client, if it is one of ours.
+    pub client_id: Option<HeaderValue>,
     /// The owner of a personal client.
     pub user_id: Option<HeaderValue>,
     /// Granted scopes, separated by blanks.
@@ -119,6 +167,7 @@ impl ClientRecord {
             tier,
             secrets: secrets.into(),
             allowed: client.allowed_addresses.clone().into(),
+            keys: OwnKeys::new(client.id, &client.keys).map(Arc::new),
         }
     }
 
@@ -156,6 +205,7 @@ impl ClientRecord {
             tier: newer.tier,
             secrets: secrets.collect(),
             allowed: newer.allowed.clone(),
+            keys: newer.keys.clone(),
         })
     }
 
@@ -184,7 +234,7 @@ impl ClientRecord {
         let mut text = [0; ClientId::LENGTH];
         Identity {
             practice_id: self.practice.header.clone(),
-            client_id: HeaderValue::from_bytes(self.id.write(&mut text)).expect("a client id is ASCII"),
+            client_id: Some(HeaderValue::from_bytes(self.id.write(&mut text)).expect("a client id is ASCII")),
             user_id: self.owner.as_ref().map(|owner| owner.header.clone()),
             scopes: self.granted.header.clone(),
         }
@@ -199,6 +249,39 @@ impl ClientRecord {
             }
         }
         found
+    }
+
+    /// Its own keys, if it has any.
+    pub fn keys(&self) -> Option<&OwnKeys> {
+        self.keys.as_deref()
+    }
+
+    /// Whether what a token was got with still works.
+    pub fn means_usable(&self, means: &Means, now: Timestamp) -> bool {
+        match means {
+            Means::Secret(generation) => self.secret_usable(*generation, now),
+            Means::Key(mark) => self.keys().is_some_and(|keys| keys.has(mark)),
+        }
+    }
+
+    /// The scopes that it was granted.
+    pub fn scopes(&self) -> ScopeSet {
+        self.granted.set
+    }
+
+    /// Their names, separated by blanks.
+    pub fn scope_text(&self) -> &str {
+        self.granted.header.to_str().unwrap_or_default()
+    }
+
+    /// When it ends by itself, if it does.
+    pub const fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
+    /// When the secret of this generation ends, if it does.
+    pub fn secret_end(&self, generation: u32) -> Option<Timestamp> {
+        self.secrets.iter().find(|secret| secret.generation == generation).and_then(|secret| secret.expires_at)
     }
 
     /// Whether the secret of this generation still works.

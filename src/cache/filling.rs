@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Applied, Entries, Map, Replica, Tables, Touched};
 use crate::clock::Timestamp;
-use crate::entity::{Client, Practice, StoredSecret, User};
+use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, Revision};
 use crate::store::{Fill, Subject};
 
@@ -32,8 +32,17 @@ impl Filling<'_> {
 
     /// What has ended is final in the table, so only a database that has lost what it acknowledged can say otherwise.
     fn keep_ended(&self) {
+        let known = self.replica.tables.load();
+        let ring = self.tables.ring.load().keeping(&known.ring.load(), self.replica.master.as_deref());
+        self.tables.ring.store(Arc::new(ring));
+        for token in &known.revoked_tokens {
+            // Only what is long over may be forgotten, and that need not be in the snapshot any more.
+            if *token.value() > self.begun {
+                self.tables.revoked_tokens.entry(*token.key()).or_insert(*token.value());
+            }
+        }
         let mut undone = 0_usize;
-        for known in &self.replica.tables.load().clients {
+        for known in &known.clients {
             let Some(mut new) = self.tables.clients.get_mut(known.key()) else { continue };
             if let Some(kept) = known.keep_ended(&new) {
                 undone += 1;
@@ -74,9 +83,13 @@ impl Fill for Filling<'_> {
         }
     }
 
-    fn signing_key(&mut self, _key: crate::entity::StoredKey) {}
+    fn signing_key(&mut self, key: StoredKey) {
+        self.replica.set_key(&self.tables, &key.id.clone(), Some(key));
+    }
 
-    fn revoked_token(&mut self, _token: crate::entity::RevokedToken) {}
+    fn revoked_token(&mut self, token: RevokedToken) {
+        self.tables.set_token(token.id, Some(&token));
+    }
 
     fn fence(&mut self, of: &Subject) {
         self.tables.fence(of);

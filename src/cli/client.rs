@@ -1,7 +1,9 @@
 //! `sigmagate client`: the credentials of applications.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
+use anyhow::Context as _;
 use ipnet::IpNet;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -11,7 +13,7 @@ use super::Context;
 use super::output::{Usage, in_force, print_json, print_receipt, print_table, table};
 use crate::clock::{Timestamp, now};
 use crate::credential::usable_at;
-use crate::entity::Client;
+use crate::entity::{Client, ClientKeys};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::lifecycle::{NewClientRequest, Overlap, parse_network};
 use crate::scope::ScopeToken;
@@ -91,6 +93,24 @@ struct Create {
     /// When it ends by itself, as `2027-01-31T00:00:00Z`
     #[arg(long, value_name = "RFC3339", value_parser = parse_moment)]
     expires: Option<Timestamp>,
+    #[command(flatten)]
+    keys: Keys,
+}
+
+/// Keys of the client's own, with which it gets tokens by signing instead of by its secret
+#[derive(Debug, clap::Args)]
+struct Keys {
+    /// Its public keys for signed assertions (`private_key_jwt`): a file with a JWK set
+    #[arg(long, value_name = "FILE")]
+    jwks: Option<PathBuf>,
+}
+
+impl Keys {
+    fn read(self) -> anyhow::Result<Option<ClientKeys>> {
+        let Some(path) = self.jwks else { return Ok(None) };
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok(Some(ClientKeys::Jwks(text.trim().into())))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,25 +141,32 @@ struct Edit {
     /// It does not end by itself
     #[arg(long)]
     never_expires: bool,
+    #[command(flatten)]
+    keys: Keys,
+    /// It has no keys of its own
+    #[arg(long, conflicts_with = "jwks")]
+    no_keys: bool,
 }
 
 impl Edit {
-    fn changes(self) -> Result<(ClientId, ClientEdit), Usage> {
+    fn changes(self) -> anyhow::Result<(ClientId, ClientEdit)> {
+        let keys = if self.no_keys { Some(ClientKeys::None) } else { self.keys.read()? };
         let edit = ClientEdit {
             name: self.name,
             scopes: (!self.scopes.is_empty()).then_some(self.scopes),
             allowed_addresses: (self.allow_any || !self.allow.is_empty()).then_some(self.allow),
             tier: (self.standard_tier || self.tier.is_some()).then_some(self.tier),
             expires_at: (self.never_expires || self.expires.is_some()).then_some(self.expires),
-            keys: None,
+            keys,
         };
         let nothing = edit.name.is_none()
             && edit.scopes.is_none()
             && edit.allowed_addresses.is_none()
             && edit.tier.is_none()
-            && edit.expires_at.is_none();
+            && edit.expires_at.is_none()
+            && edit.keys.is_none();
         if nothing {
-            return Err(Usage("nothing to change: give --name, --scope, --allow, --tier or --expires".to_owned()));
+            return Err(Usage("nothing to change: give --name, --scope, --allow, --tier, --expires or --jwks".to_owned()).into());
         }
         Ok((self.client, edit))
     }
@@ -200,6 +227,7 @@ async fn create(create: Create, context: &Context) -> anyhow::Result<()> {
         allowed_addresses: create.allow,
         tier: create.tier,
         expires_at: create.expires,
+        keys: create.keys.read()?.unwrap_or_default(),
     };
     let issued = context.lifecycle.create_client(request, &context.actor).await?;
     let out = &mut io::stdout().lock();

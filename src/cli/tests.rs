@@ -39,7 +39,7 @@ async fn every_verb_works_and_its_exit_code_says_how_it_went() {
     let dir = tempfile::tempdir().unwrap();
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(dir.path().join("gateway.db").to_str().unwrap(), true).await.unwrap());
     let actor = Actor { name: "operator".into(), origin: "cli".into() };
-    let mut context = Context { lifecycle: Lifecycle::new(store.clone(), None), store: store.clone(), json: false, actor };
+    let mut context = Context { lifecycle: Lifecycle::new(store.clone(), None), store: store.clone(), oauth: None, json: false, actor };
     for (line, want) in [
         ("practice list", 0),
         ("practice show p", 3),

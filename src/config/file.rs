@@ -20,6 +20,8 @@ pub struct GatewayFile {
     pub management: ManagementFile,
     /// Where practices, users and clients are kept.
     pub store: StoreFile,
+    /// Access tokens that the gateway issues; none without `master_key`.
+    pub oauth: OAuthFile,
     /// What a client may ask of the gateway itself.
     pub limits: LimitsFile,
     /// Logs.
@@ -101,6 +103,50 @@ pub enum Durability {
     Checked,
     /// By other means, which you know: nothing is refused.
     Asserted,
+}
+
+/// Access tokens that the gateway issues (RFC 6749, RFC 9068).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OAuthFile {
+    /// The key that signing keys are sealed with in the store: 32 random bytes in base64, as `openssl rand -base64 32` prints them. The same on every gateway of a fleet. Without it no tokens are issued or accepted.
+    pub master_key: Option<SecretFile>,
+    /// The gateway's address as clients know it, `https://HOST[:PORT]`; the address of the first listener if left out, which is good enough to try it.
+    pub issuer: Option<String>,
+    /// Whom tokens are made for (`aud`); the issuer if left out.
+    pub audience: Option<String>,
+    /// What a new signing key signs by, `EdDSA` or `ES256`; `EdDSA` if left out. `sigmagate signing-key rotate` makes a new one.
+    pub algorithm: Option<SigningAlgorithm>,
+    /// How long a token lives, in seconds; 900.
+    #[schemars(range(min = 60, max = 3600))]
+    pub token_lifetime_secs: Option<u32>,
+    /// How long a new signing key is published before it signs, in seconds; 3600.
+    #[schemars(range(min = 0, max = 604_800))]
+    pub publish_ahead_secs: Option<u32>,
+    /// Services that may ask about any token (RFC 7662), each with a secret of its own.
+    pub resource_servers: Vec<ResourceServerFile>,
+}
+
+/// What access tokens are signed by.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub enum SigningAlgorithm {
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// ECDSA on P-256 with SHA-256.
+    #[serde(rename = "ES256")]
+    Es256,
+}
+
+/// A service that may ask about any token.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "secret"]))]
+pub struct ResourceServerFile {
+    /// What it calls itself: the user name of HTTP Basic.
+    pub name: String,
+    /// What it proves it with; at least 32 characters.
+    pub secret: Option<SecretFile>,
 }
 
 /// A value that may be a secret.

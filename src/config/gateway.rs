@@ -29,6 +29,8 @@ pub struct Gateway {
     pub management: SocketAddr,
     /// Where things are kept.
     pub store: StoreSettings,
+    /// Access tokens; `None`: none are issued or accepted.
+    pub oauth: Option<super::OAuth>,
     /// What a client may ask of the gateway itself.
     pub limits: Limits,
     /// Logs.
@@ -149,6 +151,7 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
         threads,
         management,
         store: store(file, base, env, found),
+        oauth: super::oauth::build(file, base, env, found),
         limits: Limits {
             connections: size(limits.connections, 10_000),
             header_fields: size(limits.header_fields, 100),
@@ -287,7 +290,7 @@ fn fleet(file: &GatewayFile, fleet_store: bool, found: &mut Found<'_>) -> Fleet 
     }
 }
 
-fn secret(value: &SecretFile, base: &Path, env: &Environment) -> Result<String, String> {
+pub(super) fn secret(value: &SecretFile, base: &Path, env: &Environment) -> Result<String, String> {
     match value {
         SecretFile::Plain(text) => Ok(text.clone()),
         SecretFile::File(from) => {

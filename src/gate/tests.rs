@@ -1,3 +1,5 @@
+mod tokens;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -32,9 +34,11 @@ impl World {
     fn new() -> Self {
         let registry = Arc::new(ScopeRegistry::default());
         let tiers = Arc::new(TierNames::default());
-        let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)));
+        let replica = Replica::new(Arc::clone(&registry), Arc::clone(&tiers)).with_master_key(Some(Arc::new(tokens::master_key())));
+        let replica = Arc::new(replica);
         let budget = FailureBudget { per_minute: NonZeroU32::MIN, burst: NonZeroU32::new(1000).unwrap() };
-        let gate = Gate::new(Arc::clone(&replica), tiers, budget, None);
+        let bearers = Bearers::new(Arc::clone(&replica), Arc::clone(&registry), tokens::own());
+        let gate = Gate::new(Arc::clone(&replica), tiers, budget, None).with_bearers(Some(Arc::new(bearers)));
         let get = MethodSet::from_iter([Method::Get, Method::Head]);
         let routes = vec![
             route(&registry, 0, "/billing", MethodSet::ALL, &["billing"]),
@@ -160,7 +164,7 @@ fn every_answer_of_the_gate_has_a_request_that_gets_it() {
         ("GET /billing", None, "credential_missing"),
         ("GET /billing", Some("Basic YTpi".into()), "malformed_credential"),
         ("GET /billing", Some("Digest x".into()), "unknown_scheme"),
-        ("GET /billing", Some("Bearer x".into()), "untrusted_token"),
+        ("GET /billing", Some("Bearer x".into()), "malformed_token"),
         ("GET /billing", Some(unknown), "unknown_client"),
         ("GET /billing", Some(wrong), "wrong_secret"),
         ("GET /billing", of(&world, "revoked"), "revoked"),
@@ -194,8 +198,8 @@ fn every_answer_of_the_gate_has_a_request_that_gets_it() {
     }
     assert_eq!(world.label("GET /docs/x", None), "permit", "a public route rests on nothing that could be stale");
     seen.extend(["user_access_disabled", "practice_access_disabled", "unavailable"]);
-    // What is left belongs to the messages around the decision, and to the upstream; `secret_ended` and
-    // `too_many_failures` have tests of their own.
+    // What is left belongs to the messages around the decision, and to the upstream; `secret_ended`, `too_many_failures` and
+    // what is wrong with tokens have tests of their own.
     let elsewhere = [
         "malformed_message",
         "uri_too_long",
@@ -208,6 +212,13 @@ fn every_answer_of_the_gate_has_a_request_that_gets_it() {
         "upstream_timeout",
         "internal_error",
         "secret_ended",
+        "untrusted_token",
+        "misdirected_token",
+        "token_expired",
+        "token_not_yet_valid",
+        "token_revoked",
+        "key_ended",
+        "replayed",
     ];
     let every: BTreeSet<_> = Denial::every_label().into_iter().collect();
     seen.remove("permit");
@@ -225,7 +236,7 @@ fn a_permit_is_looked_at_again_before_it_is_used() {
     assert_eq!(world.gate.recheck(&permit), Err(Denial::UserDisabled));
     world.change(Change::User("member".parse().unwrap(), Some(member(true))));
     assert_eq!(world.gate.recheck(&permit), Ok(()));
-    world.change(Change::Client(permit.client().unwrap().id(), None));
+    world.change(Change::Client(permit.party().and_then(Party::client_id).unwrap(), None));
     assert_eq!(world.gate.recheck(&permit).unwrap_err().label(), "unknown_client");
     world.replica.end_lease();
     assert_eq!(world.gate.recheck(&permit), Err(Denial::Unavailable));

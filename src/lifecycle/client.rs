@@ -14,6 +14,7 @@ use crate::entity::{Client, ClientKeys, StoredSecret};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::scope::ScopeToken;
 use crate::store::{Actor, ClientEdit, NewClient, Receipt};
+use crate::token::KeySet;
 
 /// What a new client is to be.
 #[derive(Clone, Debug)]
@@ -32,13 +33,24 @@ pub struct NewClientRequest {
     pub tier: Option<String>,
     /// When it ends by itself, if it does; in the future.
     pub expires_at: Option<Timestamp>,
+    /// Keys of its own, with which it may sign assertions in the place of its secret.
+    pub keys: ClientKeys,
 }
 
 impl NewClientRequest {
     /// A practice-level client of this name with these scopes, from any address, that does not expire.
     #[must_use]
     pub fn new(practice: PracticeId, name: &str, scopes: Vec<ScopeToken>) -> Self {
-        Self { practice, owner: None, name: name.to_owned(), scopes, allowed_addresses: vec![], tier: None, expires_at: None }
+        Self {
+            practice,
+            owner: None,
+            name: name.to_owned(),
+            scopes,
+            allowed_addresses: vec![],
+            tier: None,
+            expires_at: None,
+            keys: ClientKeys::None,
+        }
     }
 }
 
@@ -163,7 +175,7 @@ impl Lifecycle {
             expires_at: request.expires_at,
             revoked_at: None,
             secrets: vec![first],
-            keys: ClientKeys::None,
+            keys: check_keys(request.keys)?,
         };
         let committed = self.store.create_client(&NewClient { client: client.clone() }, by).await?;
         let receipt = self.in_force(committed).await?;
@@ -213,7 +225,7 @@ impl Lifecycle {
             allowed_addresses: edit.allowed_addresses.map(distinct),
             tier: edit.tier.map(|tier| tier.map(check_tier).transpose()).transpose()?,
             expires_at: edit.expires_at,
-            keys: edit.keys,
+            keys: edit.keys.map(check_keys).transpose()?,
         };
         self.in_force(self.store.edit_client(id, &edit, by).await?).await
     }
@@ -251,6 +263,27 @@ fn check_end(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Error>
         Some(end) if end <= now => Err(Error::Invalid(format!("the client would end at {end}, which is past: give a later moment"))),
         _ => Ok(()),
     }
+}
+
+/// The most that the keys of a client may take, in bytes: every node holds them.
+const MAX_KEYS: usize = 16 * 1024;
+
+fn check_keys(keys: ClientKeys) -> Result<ClientKeys, Error> {
+    let invalid = |why: String| Err(Error::Invalid(format!("the keys of the client are not taken: {why}")));
+    match &keys {
+        ClientKeys::None => {}
+        ClientKeys::Jwks(text) if text.len() > MAX_KEYS => {
+            return invalid(format!("the set has {} bytes, and {MAX_KEYS} at most", text.len()));
+        }
+        ClientKeys::Jwks(text) => match KeySet::from_jwks(text.as_bytes()) {
+            Ok((_, left_out)) if !left_out.is_empty() => return invalid(left_out[0].to_string()),
+            Ok((keys, _)) if keys.is_empty() => return invalid("the set is empty".into()),
+            Ok(_) => {}
+            Err(error) => return invalid(error.to_string()),
+        },
+        ClientKeys::Url(_) => return invalid("keys at an address are not fetched yet: give the set itself".into()),
+    }
+    Ok(keys)
 }
 
 fn check_tier(tier: String) -> Result<String, Error> {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 use crate::access::Denial;
-use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
+use crate::record::{ANSWERED, OAUTH_ERRORS, PERMIT, PERMIT_IN_GRACE, Record};
 use crate::route::{Method, RouteTable};
 
 /// The route of a request that found none.
@@ -38,7 +38,8 @@ impl RouteMetrics {
         latency: &HistogramVec,
         decisions: &IntCounterVec,
     ) -> Self {
-        let mut outcomes = vec![PERMIT, PERMIT_IN_GRACE];
+        let mut outcomes = vec![PERMIT, PERMIT_IN_GRACE, ANSWERED];
+        outcomes.extend(OAUTH_ERRORS);
         outcomes.extend(Denial::every_label());
         let labels = table.routes().iter().map(|route| route.prefix.as_str()).chain([NO_ROUTE]);
         let per_route = |label: &str| PerRoute {

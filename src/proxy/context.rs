@@ -11,7 +11,7 @@ use super::Shared;
 use super::live::{Cut, SCOPE, Scope};
 use super::respond::Reply;
 use crate::access::Denial;
-use crate::cache::ClientRecord;
+use crate::cache::Party;
 use crate::clock::{self, BootTime, Timestamp};
 use crate::gate::Permit;
 use crate::limit::Quota;
@@ -34,10 +34,12 @@ pub struct Context {
     /// What is forwarded, where it is not byte for byte what pingora read.
     pub(super) target: Option<Box<str>>,
     pub(super) route: Option<Arc<Route>>,
-    pub(super) client: Option<Arc<ClientRecord>>,
+    pub(super) party: Option<Party>,
     pub(super) quota: Option<Quota>,
     pub(super) permit: Option<Arc<Permit>>,
     pub(super) denial: Option<Denial>,
+    /// How a request ended that the gateway answered itself.
+    pub(super) answered: Option<&'static str>,
     pub(super) status: u16,
     pub(super) content_done: bool,
     pub(super) request_bytes: u64,
@@ -66,10 +68,11 @@ impl Context {
             uri: Uri::default(),
             target: None,
             route: None,
-            client: None,
+            party: None,
             quota: None,
             permit: None,
             denial: None,
+            answered: None,
             status: 0,
             content_done: false,
             request_bytes: 0,
@@ -111,8 +114,8 @@ impl Context {
             method: self.method.as_str(),
             path: self.path(),
             route: self.route.as_deref(),
-            practice: self.client.as_ref().map(|client| client.practice_id().as_str()),
-            client: self.client.as_ref().map(|client| client.id()),
+            practice: self.party.as_ref().map(|party| party.practice_id().as_str()),
+            client: self.party.as_ref().and_then(Party::client_id),
             outcome: self.denial.as_ref().map_or_else(|| self.passed(), Denial::label),
             status: self.status,
             latency: self.latency(),
@@ -122,6 +125,9 @@ impl Context {
     }
 
     fn passed(&self) -> &'static str {
+        if let Some(label) = self.answered {
+            return label;
+        }
         if self.permit.as_ref().is_some_and(|permit| permit.in_grace()) { PERMIT_IN_GRACE } else { PERMIT }
     }
 

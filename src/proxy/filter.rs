@@ -16,10 +16,11 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use super::context::Context;
 use super::headers::{self, Added};
 use super::respond::{self, Reply};
-use super::wire::Limits;
-use super::{REQUEST_ID, Shared, ids, request};
+use super::wire::{self, Limits};
+use super::{OwnEndpoints, REQUEST_ID, Shared, ids, own, request};
 use crate::access::{Denial, MalformedRequest};
 use crate::gate;
+use crate::oauth::Endpoint;
 use crate::upstream::{Server, Upstream};
 
 /// The gateway as pingora sees it.
@@ -43,6 +44,16 @@ fn cause(error: &Error) -> String {
 }
 
 impl Filter {
+    /// What of the gateway's own the request is for, if it is.
+    fn own_endpoint(&self, header: &RequestHeader) -> Option<(&OwnEndpoints, Endpoint)> {
+        let own = self.shared.own.as_ref()?;
+        let target = header.raw_path();
+        let host = header.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        // A target that cannot be read is for nobody: `decide` says why.
+        let target = if header.version == http::Version::HTTP_2 { target } else { wire::origin_form(target, host).ok()? };
+        Some((own, Endpoint::of(target)?))
+    }
+
     /// Decides; the permit, or the refusal, is then in `context`.
     fn decide(&self, header: &RequestHeader, context: &mut Context) {
         let settings = &self.shared.settings;
@@ -63,7 +74,7 @@ impl Filter {
             peer: context.client_address,
         });
         context.route = decision.route;
-        context.client = decision.client;
+        context.party = decision.party;
         context.quota = decision.quota;
         if let Some(target) = decision.target.filter(|target| facts.rewritten || target.rewritten()) {
             context.target = Some(target.as_str().into());
@@ -168,6 +179,10 @@ impl ProxyHttp for Filter {
         downstream.set_abort_on_close(false);
         // Interim answers go to those who asked for one; others may not expect them.
         downstream.set_ignore_info_resp(true);
+        if let Some((own, endpoint)) = self.own_endpoint(downstream.req_header()) {
+            own::answer(&self.shared, own, endpoint, session, context).await?;
+            return Ok(true);
+        }
         self.decide(downstream.req_header(), context);
         if context.permit.is_none() {
             Self::refuse(session, context).await?;
@@ -199,7 +214,7 @@ impl ProxyHttp for Filter {
     async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, context: &mut Context) -> Result<()> {
         self.ask_again(context)?;
         let permit = context.permit.as_ref().ok_or_else(refused)?;
-        let identity = permit.client().map(|client| client.identity());
+        let identity = permit.identity();
         let added = Added {
             identity: identity.as_ref(),
             request_id: &context.request_id,

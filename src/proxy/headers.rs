@@ -80,7 +80,9 @@ pub fn rewrite(request: &mut RequestHeader, added: &Added<'_>) -> pingora::Resul
 
     if let Some(identity) = added.identity {
         request.insert_header(PRACTICE_ID, identity.practice_id.clone())?;
-        request.insert_header(CLIENT_ID, identity.client_id.clone())?;
+        if let Some(client_id) = &identity.client_id {
+            request.insert_header(CLIENT_ID, client_id.clone())?;
+        }
         if let Some(user) = &identity.user_id {
             request.insert_header(USER_ID, user.clone())?;
         }

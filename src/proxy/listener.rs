@@ -107,6 +107,11 @@ impl Bound {
         Ok(Self { listener, address, certificate })
     }
 
+    /// Whether it is for TLS.
+    pub fn is_secure(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -94,7 +94,7 @@ impl Inflight {
     /// Ends the requests whose permit no longer holds, of those that a change concerns.
     pub fn settle(&self, touched: &Touched<'_>, gate: &Gate) {
         for entry in &self.entries {
-            let concerned = entry.permit.get().and_then(|permit| permit.client()).is_some_and(|client| touched.concerns(client));
+            let concerned = entry.permit.get().is_some_and(|permit| permit.concerned_by(touched));
             if concerned {
                 ask(&entry, gate);
             }

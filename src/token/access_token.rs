@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Claims, Invalid};
 use crate::clock::Timestamp;
-use crate::id::{ClientId, PracticeId};
+use crate::id::{ClientId, PracticeId, TokenId};
 use crate::scope::ScopeToken;
 
 /// `typ` of an access token (RFC 9068 §2.1).
@@ -22,16 +22,25 @@ pub struct AccessToken {
     pub client_id: ClientId,
     /// The client's practice.
     pub practice_id: PracticeId,
-    /// Which secret of the client it was got with; `None`: a key of its own (RFC 7523).
-    pub secret_generation: Option<u32>,
+    /// What it was got with.
+    pub means: Means,
     /// `scope`: what was asked for, at most what was granted then.
     pub scopes: Vec<ScopeToken>,
     /// `jti`.
-    pub id: String,
+    pub id: TokenId,
     /// `iat`, in whole seconds.
     pub issued_at: Timestamp,
     /// `exp`, in whole seconds.
     pub expires_at: Timestamp,
+}
+
+/// What a client got a token with. When that ends, the token does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// The secret of this generation.
+    Secret(u32),
+    /// A key of its own (RFC 7523), by the mark that it leaves.
+    Key(Box<str>),
 }
 
 impl AccessToken {
@@ -43,12 +52,13 @@ impl AccessToken {
             "client_id": self.client_id.to_text(),
             "practice_id": self.practice_id.as_str(),
             "scope": self.scopes.iter().map(ScopeToken::as_str).collect::<Vec<_>>().join(" "),
-            "jti": self.id,
+            "jti": self.id.to_string(),
             "iat": self.issued_at.0.div_euclid(1000),
             "exp": self.expires_at.0.div_euclid(1000),
         });
-        if let Some(generation) = self.secret_generation {
-            claims["secret_generation"] = generation.into();
+        match &self.means {
+            Means::Secret(generation) => claims["secret_generation"] = (*generation).into(),
+            Means::Key(mark) => claims["client_key"] = (**mark).into(),
         }
         claims
     }
@@ -65,16 +75,22 @@ impl AccessToken {
         }
         let scopes = text("scope")?.split(' ').map(str::parse).collect::<Result<Vec<ScopeToken>, _>>();
         let generation = claims.get("secret_generation").map(|value| value.as_u64().and_then(|number| u32::try_from(number).ok()));
+        let means = match (generation, claims.text("client_key")?) {
+            (Some(Some(generation)), None) => Means::Secret(generation),
+            (None, Some(mark)) => Means::Key(mark.into()),
+            (_, Some(_)) => return Err(Invalid::Claim("client_key")),
+            (_, None) => return Err(Invalid::Claim("secret_generation")),
+        };
         let audience = claims.text("aud")?.ok_or(Invalid::Claim("aud"))?;
         Ok(Self {
             issuer: text("iss")?.to_owned(),
             audience: audience.to_owned(),
             client_id,
             practice_id: text("practice_id")?.parse().map_err(|_| Invalid::Claim("practice_id"))?,
-            secret_generation: generation.map(|number| number.ok_or(Invalid::Claim("secret_generation"))).transpose()?,
+            means,
             scopes: scopes.map_err(|_| Invalid::Claim("scope"))?,
-            id: text("jti")?.to_owned(),
-            issued_at: claims.issued_at(),
+            id: text("jti")?.parse().map_err(|_| Invalid::Claim("jti"))?,
+            issued_at: claims.issued_at().ok_or(Invalid::Claim("iat"))?,
             expires_at: claims.expires_at(),
         })
     }

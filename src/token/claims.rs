@@ -25,12 +25,12 @@ pub struct Expected<'a> {
 #[derive(Debug)]
 pub struct Claims {
     all: Map<String, Value>,
-    issued_at: Timestamp,
+    issued_at: Option<Timestamp>,
     expires_at: Timestamp,
 }
 
 impl Claims {
-    /// Checks `iss`, `aud`, `exp`, `iat`, and `nbf` if there is one.
+    /// Checks `iss`, `aud`, `exp`, and `iat` and `nbf` if they are there.
     ///
     /// # Errors
     /// [`Invalid`] says which does not hold.
@@ -51,21 +51,21 @@ impl Claims {
             return Err(Invalid::Audience);
         }
         let expires_at = moment(&all, "exp")?.ok_or(Invalid::Claim("exp"))?;
-        let issued_at = moment(&all, "iat")?.ok_or(Invalid::Claim("iat"))?;
+        let issued_at = moment(&all, "iat")?;
         let not_before = moment(&all, "nbf")?;
         if now >= expires_at.after(expected.leeway) {
             return Err(Invalid::Expired);
         }
         let latest = now.after(expected.leeway);
-        if issued_at > latest || not_before.is_some_and(|moment| moment > latest) {
+        if issued_at.into_iter().chain(not_before).any(|moment| moment > latest) {
             return Err(Invalid::NotYet);
         }
         Ok(Self { all, issued_at, expires_at })
     }
 
-    /// When it was issued.
+    /// When it was issued, if it says so.
     #[must_use]
-    pub const fn issued_at(&self) -> Timestamp {
+    pub const fn issued_at(&self) -> Option<Timestamp> {
         self.issued_at
     }
 

@@ -61,6 +61,15 @@ impl<'a> Compact<'a> {
         Ok(Self { signed: signed.as_bytes(), payload, signature, algorithm, kid: text("kid")?, typ: text("typ")? })
     }
 
+    /// A text that the payload has under `name`, which nobody vouches for: a word to look something up by, and no more.
+    #[must_use]
+    pub fn claimed(&self, name: &str) -> Option<String> {
+        match json::object(&decode(self.payload).ok()?)?.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// Which key is said to have signed it: a word to look a key up by, and no more.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {

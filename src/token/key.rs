@@ -271,6 +271,11 @@ impl KeySet {
         Ok(())
     }
 
+    /// Every key, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
+        self.named.values().chain(&self.nameless)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -288,7 +293,7 @@ impl KeySet {
     pub fn find(&self, kid: Option<&str>) -> Option<&PublicKey> {
         match kid {
             Some(kid) => self.named.get(kid),
-            None if self.len() == 1 => self.named.values().chain(&self.nameless).next(),
+            None if self.len() == 1 => self.iter().next(),
             None => None,
         }
     }

@@ -21,9 +21,9 @@ fn access_token() -> AccessToken {
         audience: "https://api.test".into(),
         client_id: "smd_0123456789abcdefGHIJ".parse().unwrap(),
         practice_id: "p".parse().unwrap(),
-        secret_generation: Some(3),
+        means: Means::Secret(3),
         scopes: vec!["billing".parse().unwrap(), "tasks".parse().unwrap()],
-        id: "018f".into(),
+        id: "936da01f-9abd-4d9d-80c7-02af85c822a8".parse().unwrap(),
         issued_at: NOW,
         expires_at: NOW.after(Duration::from_secs(900)),
     }
@@ -159,7 +159,8 @@ fn claims_are_those_of_a_token_for_us_and_for_now() {
         assert_eq!(asked(name, None), Err(Invalid::Claim(name)), "{name} is missing");
         assert_eq!(asked(name, Some(json!({}))), Err(Invalid::Claim(name)), "{name} is malformed");
     }
-    assert_eq!(asked("secret_generation", None), Ok(()));
+    assert_eq!(asked("secret_generation", None), Err(Invalid::Claim("secret_generation")), "by what it was got has to be known");
+    assert_eq!(asked("client_key", Some("mark".into())), Err(Invalid::Claim("client_key")), "and one thing only");
     for (name, value, want) in [
         ("iss", json!("https://gw.test/"), Err(Invalid::Issuer)),
         ("iss", json!("https://GW.test"), Err(Invalid::Issuer)),
@@ -171,6 +172,7 @@ fn claims_are_those_of_a_token_for_us_and_for_now() {
         ("client_id", json!("smd_short"), Err(Invalid::Claim("client_id"))),
         ("scope", json!(""), Err(Invalid::Claim("scope"))),
         ("scope", json!("billing  tasks"), Err(Invalid::Claim("scope"))),
+        ("jti", json!("018f"), Err(Invalid::Claim("jti"))),
         ("secret_generation", json!(-1), Err(Invalid::Claim("secret_generation"))),
         ("secret_generation", json!(4_294_967_296_u64), Err(Invalid::Claim("secret_generation"))),
         // The clocks may be five seconds apart, and not a millisecond more.
