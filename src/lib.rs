@@ -9,7 +9,7 @@
 //!      -> telemetry, canary, oauth -> metrics
 //!      -> gate | lifecycle       one request | one change
 //!      -> bearer, feed, config
-//!      -> authn, cache, limit, store
+//!      -> authn, cache, limit, store, jwks
 //!      -> access, credential, token, route, scope, upstream, entity, record, id, clock, tls
 //! ```
 
@@ -41,6 +41,7 @@ pub mod lifecycle;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod jwks;
 pub mod metrics;
 pub mod reload;
 pub mod server;

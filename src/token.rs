@@ -6,6 +6,7 @@
 mod access_token;
 mod algorithm;
 mod claims;
+mod issuer;
 mod json;
 mod jws;
 mod key;
@@ -15,6 +16,7 @@ mod signing;
 pub use access_token::{ACCESS_TOKEN_TYPE, AccessToken, Means};
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{Claims, Expected};
+pub use issuer::{Issuer, KeySource, Spoken};
 pub use jws::{Compact, MAX_LENGTH, Verified, verify};
 pub use key::{KeySet, MalformedKey, PublicKey};
 pub use sealed::{MalformedMasterKey, MasterKey, NotSealedWithThis};

@@ -66,6 +66,15 @@ impl std::fmt::Debug for PublicKey {
     }
 }
 
+/// The same key under the same name, for the same uses.
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.material == other.material && self.algorithms == other.algorithms
+    }
+}
+
+impl Eq for PublicKey {}
+
 impl Material {
     /// What it can do, and the library's form of it; only of what is valid (RFC 8725 §3.4).
     fn checked(&self) -> Result<(Vec<Algorithm>, DecodingKey), MalformedKey> {
@@ -239,6 +248,16 @@ pub struct KeySet {
     named: HashMap<String, PublicKey>,
     nameless: Vec<PublicKey>,
 }
+
+/// The same keys, in whatever order they were named.
+impl PartialEq for KeySet {
+    fn eq(&self, other: &Self) -> bool {
+        let within = |one: &Self, all: &Self| one.nameless.iter().all(|key| all.nameless.contains(key));
+        self.named == other.named && self.len() == other.len() && within(self, other) && within(other, self)
+    }
+}
+
+impl Eq for KeySet {}
 
 impl KeySet {
     /// Reads a JWK set (RFC 7517 §5); what is left out of it, and why, comes second: a set may have keys for other uses.

@@ -252,6 +252,37 @@ fn what_could_be_read_in_two_ways_is_read_in_none() {
 }
 
 #[test]
+fn sets_are_equal_that_have_the_same_keys_for_the_same_uses() {
+    let [a, b, c] = [Algorithm::EdDsa, Algorithm::Es256, Algorithm::EdDsa].map(|algorithm| SigningKey::generate(algorithm).unwrap());
+    let read = |keys: &[Value]| KeySet::from_jwks(json!({ "keys": keys }).to_string().as_bytes()).unwrap().0;
+    let jwk = |key: &SigningKey, kid: Option<&str>| {
+        let mut jwk = key.public().to_jwk();
+        match kid {
+            Some(kid) => jwk["kid"] = kid.into(),
+            None => drop(jwk.as_object_mut().unwrap().remove("kid")),
+        }
+        jwk
+    };
+    let (one, two, nameless) = (jwk(&a, Some("1")), jwk(&b, Some("2")), jwk(&c, None));
+    let set = read(&[one.clone(), two.clone(), nameless.clone()]);
+    assert_eq!(set, read(&[nameless.clone(), two.clone(), one.clone()]), "the order is nothing");
+    for (other, why) in [
+        (read(&[one.clone(), two.clone()]), "one fewer"),
+        (read(&[one.clone(), two.clone(), nameless.clone(), jwk(&b, None)]), "one more"),
+        (read(&[one.clone(), two.clone(), jwk(&b, None)]), "another one"),
+        (read(&[jwk(&c, Some("1")), two.clone(), nameless.clone()]), "another one of the same name"),
+        (read(&[jwk(&a, Some("3")), two, nameless]), "another name"),
+    ] {
+        assert_ne!(set, other, "{why}");
+    }
+    // The same modulus for one algorithm, or for all.
+    let mut rsa: Value = json!({ "kty": "RSA", "kid": "r", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode([0xff; 256]) });
+    let all = read(&[rsa.clone()]);
+    rsa["alg"] = "RS256".into();
+    assert_ne!(all, read(&[rsa]));
+}
+
+#[test]
 fn a_sealed_key_is_opened_by_its_master_key_and_for_its_purpose() {
     let text = STANDARD.encode([7; 32]);
     let master = MasterKey::parse(&format!(" {text}\n")).unwrap();
