@@ -5,6 +5,7 @@ mod conform;
 mod document;
 mod file;
 mod gateway;
+mod issuers;
 mod oauth;
 mod overrides;
 mod routes;
@@ -12,7 +13,7 @@ mod routes;
 pub use document::{Mistake, Place};
 pub use file::LogFormat;
 pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
-pub use oauth::{OAuth, ResourceServer};
+pub use oauth::{OAUTH_PATHS, OAuth, ResourceServer};
 pub use routes::RouteMap;
 
 use std::ffi::OsString;
@@ -171,7 +172,8 @@ fn gateway_of(
 fn routes_of(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, mistakes: &mut Vec<Mistake>) -> Option<RouteMap> {
     let mut node = read(path, mistakes)?;
     let file: RoutesFile = typed(&mut node, &routes_schema(), mistakes);
-    routes::build(&file, gateway, registry, &mut Found { node: &node, mistakes })
+    let base = path.parent().unwrap_or(Path::new(""));
+    routes::build(&file, base, gateway, registry, &mut Found { node: &node, mistakes })
 }
 
 fn empty() -> Node {

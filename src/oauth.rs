@@ -53,20 +53,13 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Every one.
+    /// Every one, in the order of [`config::OAUTH_PATHS`].
     pub const EVERY: [Self; 6] = [Self::Token, Self::Revoke, Self::Introspect, Self::WhoAmI, Self::Metadata, Self::Keys];
 
     /// Its path.
     #[must_use]
     pub const fn path(self) -> &'static str {
-        match self {
-            Self::Token => "/oauth/token",
-            Self::Revoke => "/oauth/revoke",
-            Self::Introspect => "/oauth/introspect",
-            Self::WhoAmI => "/oauth/whoami",
-            Self::Metadata => "/.well-known/oauth-authorization-server",
-            Self::Keys => "/.well-known/jwks.json",
-        }
+        config::OAUTH_PATHS[self as usize]
     }
 
     /// The endpoint of a request target in any spelling that has one meaning.

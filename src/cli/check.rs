@@ -46,14 +46,19 @@ pub fn run(args: &Args, sources: &Sources, json: bool, out: &mut dyn Write) -> a
     }
     let wrong = findings.iter().any(|finding| finding.level == Level::Error);
     if json {
-        let answer = serde_json::json!({ "routes": config.routes.table.routes().len(), "findings": findings });
+        let answer = serde_json::json!({ "routes": config.routes.table.routes().len(), "issuers": config.routes.issuers.len(), "findings": findings });
         print_json(out, &answer)?;
     } else {
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         for finding in &findings {
             writeln!(out, "{finding}")?;
         }
-        writeln!(out, "{}: {} routes", if wrong { "refused" } else { "ok" }, config.routes.table.routes().len())?;
+        let issuers = match config.routes.issuers.len() {
+            0 => String::new(),
+            1 => ", 1 issuer".to_owned(),
+            count => format!(", {count} issuers"),
+        };
+        writeln!(out, "{}: {} routes{issuers}", if wrong { "refused" } else { "ok" }, config.routes.table.routes().len())?;
     }
     Ok(u8::from(wrong))
 }

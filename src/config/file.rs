@@ -20,7 +20,7 @@ pub struct GatewayFile {
     pub management: ManagementFile,
     /// Where practices, users and clients are kept.
     pub store: StoreFile,
-    /// Access tokens that the gateway issues; none without `master_key`.
+    /// Tokens that the gateway issues itself, and where keys of others may be fetched. It issues some if there is a `master_key`.
     pub oauth: OAuthFile,
     /// What a client may ask of the gateway itself.
     pub limits: LimitsFile,
@@ -105,50 +105,6 @@ pub enum Durability {
     Asserted,
 }
 
-/// Access tokens that the gateway issues (RFC 6749, RFC 9068).
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct OAuthFile {
-    /// The key that signing keys are sealed with in the store: 32 random bytes in base64, as `openssl rand -base64 32` prints them. The same on every gateway of a fleet. Without it no tokens are issued or accepted.
-    pub master_key: Option<SecretFile>,
-    /// The gateway's address as clients know it, `https://HOST[:PORT]`; the address of the first listener if left out, which is good enough to try it.
-    pub issuer: Option<String>,
-    /// Whom tokens are made for (`aud`); the issuer if left out.
-    pub audience: Option<String>,
-    /// What a new signing key signs by, `EdDSA` or `ES256`; `EdDSA` if left out. `sigmagate signing-key rotate` makes a new one.
-    pub algorithm: Option<SigningAlgorithm>,
-    /// How long a token lives, in seconds; 900.
-    #[schemars(range(min = 60, max = 3600))]
-    pub token_lifetime_secs: Option<u32>,
-    /// How long a new signing key is published before it signs, in seconds; 3600.
-    #[schemars(range(min = 0, max = 604_800))]
-    pub publish_ahead_secs: Option<u32>,
-    /// Services that may ask about any token (RFC 7662), each with a secret of its own.
-    pub resource_servers: Vec<ResourceServerFile>,
-}
-
-/// What access tokens are signed by.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-pub enum SigningAlgorithm {
-    /// Ed25519.
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-    /// ECDSA on P-256 with SHA-256.
-    #[serde(rename = "ES256")]
-    Es256,
-}
-
-/// A service that may ask about any token.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["name", "secret"]))]
-pub struct ResourceServerFile {
-    /// What it calls itself: the user name of HTTP Basic.
-    pub name: String,
-    /// What it proves it with; at least 32 characters.
-    pub secret: Option<SecretFile>,
-}
-
 /// A value that may be a secret.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -175,6 +131,53 @@ pub struct FromFile {
 pub struct FromEnv {
     /// Its name.
     pub env: String,
+}
+
+/// Tokens that the gateway issues itself, and where keys of others may be fetched. It issues some if there is a `master_key`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OAuthFile {
+    /// The gateway's own address as clients know it, as `https://api.example.test`: `iss` of its tokens; the address of the first listener if left out.
+    pub issuer: Option<String>,
+    /// `aud` of its tokens; the issuer if left out.
+    pub audience: Option<String>,
+    /// What signing keys are sealed with in the store: 32 random bytes in base64, as `openssl rand -base64 32` prints them; the same for every gateway of a fleet.
+    pub master_key: Option<SecretFile>,
+    /// What new signing keys sign by; `EdDSA`.
+    pub algorithm: Option<TokenAlgorithm>,
+    /// How long a token is good for, in seconds; 900.
+    #[schemars(range(min = 60, max = 3600))]
+    pub token_lifetime_secs: Option<u32>,
+    /// How long a new signing key is published before it signs, in seconds; 3600.
+    #[schemars(range(max = 604_800))]
+    pub publish_ahead_secs: Option<u32>,
+    /// Services that may introspect every token.
+    pub resource_servers: Vec<ResourceServerFile>,
+    /// Private networks in which keys of issuers and clients may be fetched, beside the public internet; none.
+    pub key_networks: Vec<String>,
+}
+
+/// What tokens of the gateway's own are signed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TokenAlgorithm {
+    /// Ed25519.
+    #[default]
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// ECDSA on P-256.
+    #[serde(rename = "ES256")]
+    Es256,
+}
+
+/// A service that may introspect every token.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "secret"]))]
+pub struct ResourceServerFile {
+    /// Its name, which it gives as HTTP Basic user name.
+    pub name: String,
+    /// Its secret, of at least 32 characters.
+    pub secret: Option<SecretFile>,
 }
 
 /// What a client may ask of the gateway itself.
@@ -290,6 +293,8 @@ pub struct RoutesFile {
     pub routes: Vec<RouteFile>,
     /// Rate limits, by name; clients that name none have `standard`.
     pub tiers: BTreeMap<String, TierFile>,
+    /// Who else issues tokens that are believed.
+    pub issuers: Vec<IssuerFile>,
 }
 
 /// A service behind the gateway.
@@ -351,4 +356,35 @@ pub struct TierFile {
     /// Requests that may come at once after a pause.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub burst: u32,
+}
+
+/// Somebody else whose tokens are believed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["issuer", "audiences", "algorithms"]))]
+pub struct IssuerFile {
+    /// `iss` of its tokens, letter by letter.
+    pub issuer: String,
+    /// Where its keys are (RFC 7517), as `https://login.example.test/jwks.json`. Exactly one of `jwks_url` and `jwks_file` is given.
+    pub jwks_url: Option<String>,
+    /// A file with its keys. A relative path counts from this file; it is read when the route map is.
+    pub jwks_file: Option<PathBuf>,
+    /// Its tokens must be for one of these: `aud`.
+    pub audiences: Vec<String>,
+    /// What its tokens may be signed by: `EdDSA`, `ES256`, `ES384`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`.
+    pub algorithms: Vec<String>,
+    /// The claim with the id of a client of ours, who then makes the request. This, `practice_claim` or both are given.
+    pub client_claim: Option<String>,
+    /// The claim with the id of the practice.
+    pub practice_claim: Option<String>,
+    /// The claim with the id of the user.
+    pub user_claim: Option<String>,
+    /// The claim with the scopes; `scope`.
+    pub scope_claim: Option<String>,
+    /// How far its clock and ours may be apart, in seconds; 30.
+    #[schemars(range(max = 300))]
+    pub leeway_secs: Option<u32>,
+    /// How often keys are fetched from `jwks_url`, in seconds; 300.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub refresh_secs: Option<u32>,
 }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::Found;
 use super::document::Step::{Index, Key};
 use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
+use super::oauth::{self, OAuth};
 use super::overrides::Environment;
 use crate::credential::Pepper;
 use crate::store::{self, Fleet, Timing};
@@ -29,8 +30,10 @@ pub struct Gateway {
     pub management: SocketAddr,
     /// Where things are kept.
     pub store: StoreSettings,
-    /// Access tokens; `None`: none are issued or accepted.
-    pub oauth: Option<super::OAuth>,
+    /// What it takes to issue tokens; `None`: none are issued.
+    pub oauth: Option<OAuth>,
+    /// Private networks in which keys of issuers and clients may be fetched, beside the public internet.
+    pub key_networks: Vec<IpNet>,
     /// What a client may ask of the gateway itself.
     pub limits: Limits,
     /// Logs.
@@ -140,7 +143,8 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
     let limits = &file.limits;
     let mut trusted_proxies = Vec::new();
     for (at, text) in limits.trusted_proxies.iter().enumerate() {
-        trusted_proxies.extend(found.parsed(&[Key("limits"), Key("trusted_proxies"), Index(at)], proxies(text)));
+        let network = network(text, "everyone, who could then claim any address: name the networks of your proxies");
+        trusted_proxies.extend(found.parsed(&[Key("limits"), Key("trusted_proxies"), Index(at)], network));
     }
     let failures = &limits.failed_authentications;
     let count = |value: Option<u32>, default: u32| value.or(Some(default)).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
@@ -151,7 +155,8 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
         threads,
         management,
         store: store(file, base, env, found),
-        oauth: super::oauth::build(file, base, env, found),
+        oauth: oauth::build(&file.oauth, base, env, found),
+        key_networks: oauth::key_networks(&file.oauth, found),
         limits: Limits {
             connections: size(limits.connections, 10_000),
             header_fields: size(limits.header_fields, 100),
@@ -209,12 +214,12 @@ fn management(file: &GatewayFile, listeners: &[Listener], taken: &BTreeMap<Socke
     address
 }
 
-/// A network whose word on the client's address is believed.
-fn proxies(text: &str) -> Result<IpNet, String> {
+/// A network that something is allowed to; that of every address is `too_much`.
+pub(super) fn network(text: &str, too_much: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network = network.map_err(|_| format!("`{text}` is not a network: expected an address, or CIDR as `10.0.0.0/8`"))?;
     if network.prefix_len() == 0 {
-        return Err(format!("`{text}` is everyone, who could then claim any address: name the networks of your proxies"));
+        return Err(format!("`{text}` is {too_much}"));
     }
     // Whoever writes `10.1.0.0/8` meant either less or more than that.
     if network != network.trunc() {

@@ -1,150 +1,191 @@
-//! The settings of the authorization server, checked.
+//! What it takes to issue tokens, checked.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Found;
 use super::document::Step::{Index, Key};
-use super::file::{GatewayFile, OAuthFile, SigningAlgorithm};
-use super::gateway::secret;
+use super::file::{OAuthFile, TokenAlgorithm};
+use super::gateway::{network, secret};
 use super::overrides::Environment;
+use super::routes::plain;
+use crate::id::ClientId;
+use crate::jwks;
 use crate::token::{Algorithm, MasterKey};
 
-/// The least that the secret of a resource server has, in characters.
-const SECRET: usize = 32;
+/// Where the gateway answers itself when it issues tokens: no route leads there.
+pub const OAUTH_PATHS: [&str; 6] = [
+    "/oauth/token",
+    "/oauth/revoke",
+    "/oauth/introspect",
+    "/oauth/whoami",
+    "/.well-known/oauth-authorization-server",
+    "/.well-known/jwks.json",
+];
 
-/// The settings of the authorization server.
+/// The fewest characters of a resource server's secret: it is kept as a plain digest, so it must not be one to be guessed.
+const SECRET_CHARACTERS: usize = 32;
+
+/// What it takes to issue tokens.
 #[derive(Clone, Debug)]
 pub struct OAuth {
-    /// What signing keys are sealed with.
-    pub master_key: Arc<MasterKey>,
-    /// The gateway's own address; `None`: that of its first listener.
+    /// Our own address as clients know it; `None`: where the first listener is bound.
     pub issuer: Option<Arc<str>>,
-    /// Whom tokens are made for; `None`: the issuer.
+    /// `aud` of our tokens; `None`: the issuer.
     pub audience: Option<Arc<str>>,
-    /// What a new key signs by.
+    /// What signing keys are sealed with in the store.
+    pub master_key: Arc<MasterKey>,
+    /// What new signing keys sign by: `EdDSA` or ES256.
     pub algorithm: Algorithm,
-    /// How long a token lives.
+    /// How long a token is good for.
     pub token_lifetime: Duration,
-    /// How long a new key is published before it signs.
+    /// How long a new signing key is published before it signs.
     pub publish_ahead: Duration,
-    /// Who may ask about any token.
+    /// Services that may introspect every token.
     pub resource_servers: Vec<ResourceServer>,
 }
 
-/// A service that may ask about any token.
+/// A service that may introspect every token.
 #[derive(Clone)]
 pub struct ResourceServer {
-    /// What it calls itself.
+    /// Its name.
     pub name: Arc<str>,
-    digest: [u8; 32],
+    secret: [u8; 32],
 }
 
-impl std::fmt::Debug for ResourceServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl ResourceServer {
+    fn new(name: &str, secret: &str) -> Self {
+        Self { name: name.into(), secret: Sha256::digest(secret).into() }
+    }
+
+    /// Whether this is its secret. In constant time.
+    #[must_use]
+    pub fn proves(&self, secret: &[u8]) -> bool {
+        Sha256::digest(secret).as_slice().ct_eq(&self.secret).into()
+    }
+}
+
+impl fmt::Debug for ResourceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ResourceServer({})", self.name)
     }
 }
 
-impl ResourceServer {
-    /// Whether the secret is its own; takes as long for any.
-    #[must_use]
-    pub fn proves(&self, secret: &[u8]) -> bool {
-        Sha256::digest(secret).as_slice().ct_eq(&self.digest).into()
-    }
-}
-
-/// Checks what the schema could not; `None` without a master key.
-pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> Option<OAuth> {
-    let OAuthFile { master_key, issuer, audience, algorithm, token_lifetime_secs, publish_ahead_secs, resource_servers } = &file.oauth;
-    let Some(master_key) = master_key else {
-        let others = [
-            ("issuer", issuer.is_some()),
-            ("audience", audience.is_some()),
-            ("algorithm", algorithm.is_some()),
-            ("token_lifetime_secs", token_lifetime_secs.is_some()),
-            ("publish_ahead_secs", publish_ahead_secs.is_some()),
-            ("resource_servers", !resource_servers.is_empty()),
-        ];
-        for (name, _) in others.iter().filter(|(_, given)| *given) {
-            found.wrong(
-                &[Key("oauth"), Key(name)],
-                "means nothing without `oauth.master_key`: no tokens are issued; make one with `openssl rand -base64 32`",
-            );
-        }
+/// Checks what the schema could not, and fills in the defaults. Paths count from `base`.
+pub(super) fn build(file: &OAuthFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> Option<OAuth> {
+    let of = |name| [Key("oauth"), Key(name)];
+    let Some(master_key) = &file.master_key else {
+        alone(found);
         return None;
     };
-    let steps = [Key("oauth"), Key("master_key")];
-    let text = found.parsed(&steps, secret(master_key, base, env));
-    let master_key = text.and_then(|text| found.parsed(&steps, MasterKey::parse(&text)));
-    let issuer = issuer.as_ref().and_then(|text| found.parsed(&[Key("oauth"), Key("issuer")], own_address(text)));
-    if audience.as_ref().is_some_and(|audience| audience.trim().is_empty()) {
-        found.wrong(
-            &[Key("oauth"), Key("audience")],
-            "is empty: leave it out, or name the API that tokens are for, as `https://api.example.test`",
-        );
+    let steps = of("master_key");
+    let master_key = found.parsed(&steps, secret(master_key, base, env)).and_then(|text| found.parsed(&steps, MasterKey::parse(&text)));
+    let issuer = file.issuer.as_deref().and_then(|text| found.parsed(&of("issuer"), own_address(text)));
+    if file.audience.as_deref() == Some("") {
+        found.wrong(&of("audience"), "is empty: leave it out for the issuer, or say whom tokens are for");
     }
-    let mut servers: Vec<ResourceServer> = Vec::new();
-    for (at, server) in resource_servers.iter().enumerate() {
-        let steps = |key| [Key("oauth"), Key("resource_servers"), Index(at), Key(key)];
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if server.name.is_empty() || server.name.len() > 64 || !server.name.chars().all(plain) || server.name.starts_with("smd_") {
-            found.wrong(
-                &steps("name"),
-                format!(
-                    "`{}` is not the name of a service: expected 1 to 64 letters, digits, `_`, `-` or `.`, and not the id of a client",
-                    server.name
-                ),
-            );
-        } else if servers.iter().any(|known| *known.name == server.name) {
-            found.wrong(&steps("name"), format!("`{}` is there twice: give each service its own name", server.name));
-        }
-        let text = server.secret.as_ref().and_then(|text| found.parsed(&steps("secret"), secret(text, base, env)));
-        let Some(text) = text else { continue };
-        if text.chars().count() < SECRET {
-            found.wrong(&steps("secret"), format!("has {} characters: at least {SECRET} are needed", text.chars().count()));
-        }
-        servers.push(ResourceServer { name: server.name.as_str().into(), digest: Sha256::digest(text.as_bytes()).into() });
-    }
-    let secs = |value: Option<u32>, default: u32| Duration::from_secs(value.unwrap_or(default).into());
+    let resource_servers = resource_servers(file, base, env, found);
+    let seconds = |value: Option<u32>, default: u32| Duration::from_secs(value.unwrap_or(default).into());
     Some(OAuth {
+        issuer,
+        audience: file.audience.as_deref().map(Arc::from),
         master_key: Arc::new(master_key?),
-        issuer: issuer.map(Into::into),
-        audience: audience.as_deref().map(Into::into),
-        algorithm: match algorithm {
-            None | Some(SigningAlgorithm::EdDsa) => Algorithm::EdDsa,
-            Some(SigningAlgorithm::Es256) => Algorithm::Es256,
+        algorithm: match file.algorithm.unwrap_or_default() {
+            TokenAlgorithm::EdDsa => Algorithm::EdDsa,
+            TokenAlgorithm::Es256 => Algorithm::Es256,
         },
-        token_lifetime: secs(*token_lifetime_secs, 900),
-        publish_ahead: secs(*publish_ahead_secs, 3600),
-        resource_servers: servers,
+        token_lifetime: seconds(file.token_lifetime_secs, 900),
+        publish_ahead: seconds(file.publish_ahead_secs, 3600),
+        resource_servers,
     })
 }
 
-/// The address of an authorization server (RFC 8414 §2); this one answers at its root.
-fn own_address(text: &str) -> Result<String, String> {
-    let wrong = |why: &str| format!("`{text}` {why}: write the gateway's address as clients know it, `https://api.example.test`");
+/// The private networks in which keys may be fetched, those of issuers too: whether tokens are issued here or not.
+pub(super) fn key_networks(file: &OAuthFile, found: &mut Found<'_>) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for (at, text) in file.key_networks.iter().enumerate() {
+        let network = network(text, "everywhere, this machine itself included: name the private networks with keys in them");
+        networks.extend(found.parsed(&[Key("oauth"), Key("key_networks"), Index(at)], network));
+    }
+    networks
+}
+
+/// Tells of each setting that means nothing, since no tokens are issued.
+fn alone(found: &mut Found<'_>) {
+    if found.told(&[Key("oauth"), Key("master_key")]) {
+        return;
+    }
+    for name in ["issuer", "audience", "algorithm", "token_lifetime_secs", "publish_ahead_secs", "resource_servers"] {
+        if found.has(&[Key("oauth")], name) {
+            found.wrong(
+                &[Key("oauth"), Key(name)],
+                "means nothing without `oauth.master_key`, and no token is issued: give that, or leave this out",
+            );
+        }
+    }
+}
+
+/// An issuer identifier (RFC 8414 §2), as clients will compare it: letter by letter.
+fn own_address(text: &str) -> Result<Arc<str>, String> {
+    let wrong = |why: &str| format!("`{text}` {why}: write the address that clients know, as `https://api.example.test`");
     let uri: http::Uri = text.parse().map_err(|_| wrong("is not a URL"))?;
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("has no host"))?;
-    let loopback =
-        host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    match uri.scheme_str() {
-        Some("https") => {}
-        Some("http") if loopback => {}
-        Some("http") => return Err(wrong("is in plain text, in which secrets would be sent")),
-        _ => return Err(wrong("is not an address of https")),
+    let authority = uri.authority().ok_or_else(|| wrong("is not a whole URL"))?;
+    let host = authority.host();
+    // As it is written, not as it might be read: `HTTPS://` is another issuer to whoever compares.
+    let private = text.starts_with("https://") || (text.starts_with("http://") && jwks::is_loopback(host));
+    if !private {
+        return Err(wrong("does not begin with `https://`, which only an address of this machine itself need not"));
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@'))
-        || uri.path().len() > 1
-        || uri.query().is_some()
-        || text.contains('#')
-        || text.ends_with('/')
-    {
-        return Err(wrong("is more than scheme, host and port"));
+    if authority.as_str().contains('@') {
+        return Err(wrong("has a user name or password"));
     }
-    Ok(text.to_owned())
+    if host.is_empty() || host.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err(wrong("has no host in small letters"));
+    }
+    if authority.port_u16() == Some(0) || (authority.port().is_none() && authority.as_str().ends_with(':')) {
+        return Err(wrong("has no usable port"));
+    }
+    if text.contains(['?', '#']) {
+        return Err(wrong("has a query or a fragment"));
+    }
+    if text.ends_with('/') {
+        return Err(wrong("ends with `/`"));
+    }
+    // The endpoints are at the root, and where the metadata of an issuer with a path are is another place (RFC 8414 §3.1).
+    if uri.path().len() > 1 {
+        return Err(wrong("has a path"));
+    }
+    Ok(text.into())
+}
+
+fn resource_servers(file: &OAuthFile, base: &Path, env: &Environment, found: &mut Found<'_>) -> Vec<ResourceServer> {
+    let mut servers = Vec::new();
+    let mut taken = BTreeMap::new();
+    for (at, server) in file.resource_servers.iter().enumerate() {
+        let of = |name| [Key("oauth"), Key("resource_servers"), Index(at), Key(name)];
+        plain(&server.name, &of("name"), found);
+        if server.name.starts_with(ClientId::PREFIX) {
+            found.wrong(&of("name"), "is the name of a client: take one that does not begin with `smd_`");
+        }
+        if let Some(other) = taken.insert(server.name.as_str(), at) {
+            found.wrong(&of("name"), format!("`{}` is the name of resource_servers[{other}] already: give each its own", server.name));
+        }
+        let given = server.secret.as_ref().and_then(|value| found.parsed(&of("secret"), secret(value, base, env)));
+        let Some(text) = given else { continue };
+        let length = text.chars().count();
+        if length < SECRET_CHARACTERS {
+            let message = format!("has {length} characters: at least {SECRET_CHARACTERS} are needed, as `openssl rand -base64 32` prints");
+            found.wrong(&of("secret"), message);
+            continue;
+        }
+        servers.push(ResourceServer::new(&server.name, &text));
+    }
+    servers
 }

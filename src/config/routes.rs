@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::document::Step::{Index, Key};
 use super::document::{Place, Step};
 use super::file::{RouteFile, RoutesFile, UpstreamFile};
-use super::{Found, Gateway, did_you_mean};
+use super::{Found, Gateway, OAUTH_PATHS, did_you_mean, issuers};
 use crate::id::RouteId;
 use crate::limit::Tier;
 use crate::route::{Method, MethodSet, PathPrefix, Requirement, Route, RouteTable};
 use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
+use crate::token::Issuer;
 use crate::upstream::{Server, Upstream};
 
 /// The route map.
@@ -29,6 +31,8 @@ pub struct RouteMap {
     pub scopes: Vec<ScopeToken>,
     /// Whether letters of paths match in either case.
     pub ignore_case: bool,
+    /// Who else issues tokens that are believed.
+    pub issuers: Vec<Arc<Issuer>>,
     /// Where all this stands, for whoever finds something in it.
     pub(super) places: Places,
 }
@@ -58,8 +62,14 @@ impl Places {
     }
 }
 
-/// Checks what the schema could not; `None` if no map can be made.
-pub(super) fn build(file: &RoutesFile, gateway: &Gateway, registry: &ScopeRegistry, found: &mut Found<'_>) -> Option<RouteMap> {
+/// Checks what the schema could not; `None` if no map can be made. Paths of files count from `base`.
+pub(super) fn build(
+    file: &RoutesFile,
+    base: &Path,
+    gateway: &Gateway,
+    registry: &ScopeRegistry,
+    found: &mut Found<'_>,
+) -> Option<RouteMap> {
     let scopes = scopes(file, found);
     let mut upstreams = BTreeMap::new();
     for (name, upstream) in &file.upstreams {
@@ -70,6 +80,7 @@ pub(super) fn build(file: &RoutesFile, gateway: &Gateway, registry: &ScopeRegist
     }
     let mut routes = Vec::new();
     for (at, route) in file.routes.iter().enumerate() {
+        own_path(at, route, file.ignore_case, gateway, found);
         routes.extend(build_route(at, route, gateway, &scopes, &upstreams, registry, found));
     }
     let mut tiers = BTreeMap::new();
@@ -79,8 +90,10 @@ pub(super) fn build(file: &RoutesFile, gateway: &Gateway, registry: &ScopeRegist
             tiers.insert(Arc::from(name.as_str()), Tier { name: name.as_str().into(), per_second, burst });
         }
     }
-    match RouteTable::new(routes, file.ignore_case) {
-        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case: file.ignore_case, places: Places::new(file, found) }),
+    let issuers = issuers::build(&file.issuers, base, gateway, found);
+    let (ignore_case, places) = (file.ignore_case, Places::new(file, found));
+    match RouteTable::new(routes, ignore_case) {
+        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case, issuers, places }),
         Err(conflicts) => {
             for conflict in conflicts {
                 let first = found.node.nearest(&[Key("routes"), Index(conflict.first.0 as usize), Key("prefix")]).place.clone();
@@ -183,10 +196,23 @@ fn of_one_kind(resolved: Vec<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Names become labels of metrics, words of answers and arguments of commands, so they are plain.
-fn plain(name: &str, steps: &[Step<'_>], found: &mut Found<'_>) {
+pub(super) fn plain(name: &str, steps: &[Step<'_>], found: &mut Found<'_>) {
     let plain = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if !plain {
         found.wrong(steps, "is not a name: expected 1 to 64 letters, digits, `_` or `-`");
+    }
+}
+
+/// Tells of a route that no request would ever reach: the gateway answers there itself.
+fn own_path(at: usize, file: &RouteFile, ignore_case: bool, gateway: &Gateway, found: &mut Found<'_>) {
+    if gateway.oauth.is_none() {
+        return;
+    }
+    let prefix = if ignore_case { file.prefix.to_ascii_lowercase() } else { file.prefix.clone() };
+    let under = |own: &&&str| prefix.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if let Some(own) = OAUTH_PATHS.iter().find(under) {
+        let message = format!("the gateway answers at `{own}` itself, since `oauth.master_key` is given: take another prefix");
+        found.wrong(&[Key("routes"), Index(at), Key("prefix")], message);
     }
 }
 

@@ -1,6 +1,8 @@
 mod check;
 mod environment;
 mod gateway;
+mod issuers;
+mod oauth;
 mod routes;
 
 use std::fs;
@@ -21,6 +23,9 @@ prefix = "/billing"
 scopes = ["billing"]
 upstream = "core"
 "#;
+
+/// 32 bytes that are no secret.
+const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Both files, in a folder of their own.
 struct Files {
@@ -232,35 +237,26 @@ fn the_files_that_come_with_the_gateway_load_and_say_the_defaults() {
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')))
         .collect();
-    let settings: Vec<&&str> = keys
-        .iter()
-        .filter(|line| {
-            ![
-                "threads",
-                "secret_pepper",
-                "tls",
-                "address",
-                "master_key",
-                "issuer",
-                "audience",
-                "algorithm",
-                "token_lifetime_secs",
-                "publish_ahead_secs",
-                "resource_servers",
-            ]
-            .contains(&line.split(' ').next().unwrap())
-        })
-        .collect();
+    let without = ["threads", "secret_pepper", "tls", "address", "master_key", "issuer", "audience", "name", "secret"];
+    let settings: Vec<&&str> = keys.iter().filter(|line| !without.contains(&line.split(' ').next().unwrap())).collect();
     assert!(settings.len() >= 15, "{settings:?}");
     let mut spelled = text.clone();
     for line in settings {
         spelled = spelled.replace(&format!("# {line}"), line);
     }
-    let spelled = files(&spelled, ROUTES).load(&[]).unwrap().gateway;
-    assert_eq!(
-        format!("{:?} {:?} {:?} {:?}", spelled.limits, spelled.telemetry, spelled.canary, spelled.grace),
-        format!("{:?} {:?} {:?} {:?}", config.gateway.limits, config.gateway.telemetry, config.gateway.canary, config.gateway.grace)
-    );
+    let said = |text: &str| {
+        let Gateway { limits, telemetry, canary, grace, oauth, key_networks, .. } =
+            files(text, ROUTES).load(&[("SIGMAGATE__OAUTH__MASTER_KEY", MASTER_KEY)]).unwrap().gateway;
+        format!("{limits:?} {telemetry:?} {canary:?} {grace:?} {oauth:?} {key_networks:?}")
+    };
+    assert_eq!(said(&spelled), said(&text));
+    // The example of an issuer is one.
+    let text = fs::read_to_string(folder.join("routes.toml")).unwrap();
+    let (head, example) = text.split_once("# [[issuers]]\n").unwrap();
+    let example: Vec<&str> = example.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
+    let spelled = format!("{head}[[issuers]]\n{}", example.join("\n"));
+    let [issuer] = files("", &spelled).load(&[]).unwrap().routes.issuers.try_into().unwrap();
+    assert_eq!((&*issuer.scope_claim, issuer.leeway.as_secs(), issuer.refresh.as_secs()), ("scope", 30, 300));
 }
 
 #[test]
