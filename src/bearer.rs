@@ -2,22 +2,29 @@
 //!
 //! What is remembered is who somebody is, never what was decided: [`Bearer::stands`] asks the live state on every use.
 
-use std::net::IpAddr;
+mod holder;
+mod trusted;
+
+pub use holder::{Bearer, Origin};
+pub use trusted::{SignedBy, Trusted, Wanted};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::HeaderValue;
+use arc_swap::ArcSwap;
 use moka::sync::Cache;
 
-use crate::access::{CredentialFault, Facts};
-use crate::cache::{Party, Replica, View};
-use crate::clock::Timestamp;
-use crate::id::{ClientId, KeyId, TokenId};
-use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
-use crate::token::{ACCESS_TOKEN_TYPE, AccessToken, Algorithm, Claims, Compact, Expected, Invalid, Means, verify};
+use crate::access::{CredentialFault, Denial};
+use crate::cache::Replica;
+use crate::clock::{self, Timestamp};
+use crate::id::KeyId;
+use crate::jwks::Remote;
+use crate::scope::ScopeRegistry;
+use crate::token::{ACCESS_TOKEN_TYPE, AccessToken, Algorithm, Claims, Compact, Expected, Invalid, Issuer, Spoken, verify};
+use holder::{Holder, Narrowed};
 
-/// How far the clocks of the nodes may be apart: a token is good for so much longer, and may be from so far ahead.
+/// How far the clocks of the nodes may be apart: a token of ours is good for so much longer, and may be from so far ahead.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 /// What our own keys sign by.
 const OWN_ALGORITHMS: [Algorithm; 2] = [Algorithm::EdDsa, Algorithm::Es256];
@@ -27,112 +34,6 @@ const MEMORY: u64 = 64 * 1024 * 1024;
 const OVERHEAD: u32 = 512;
 /// The longest that a token is remembered; it is over sooner, mostly.
 const REMEMBERED: Duration = Duration::from_hours(1);
-
-/// A token that was found genuine.
-#[derive(Debug)]
-pub struct Bearer {
-    client: ClientId,
-    means: Means,
-    token: TokenId,
-    key: KeyId,
-    scopes: Narrowed,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-}
-
-/// The scopes that a token was made for: at most those that count now.
-#[derive(Debug)]
-struct Narrowed {
-    set: ScopeSet,
-    names: Box<[(ScopeToken, ScopeSet)]>,
-    header: HeaderValue,
-    /// Some name was not known yet when the token was read: it is to be read again once more names are.
-    known_of: Option<usize>,
-}
-
-impl Narrowed {
-    fn new(scopes: &[ScopeToken], registry: &ScopeRegistry) -> Self {
-        let known = registry.known();
-        let names: Vec<_> = scopes.iter().filter_map(|scope| registry.find(scope).map(|set| (scope.clone(), set))).collect();
-        let set = names.iter().fold(ScopeSet::EMPTY, |all, (_, set)| all.union(*set));
-        let known_of = (names.len() < scopes.len()).then_some(known);
-        Self { set, header: header(names.iter().map(|(name, _)| name)), names: names.into(), known_of }
-    }
-}
-
-fn header<'a>(names: impl Iterator<Item = &'a ScopeToken>) -> HeaderValue {
-    let text = names.map(ScopeToken::as_str).collect::<Vec<_>>().join(" ");
-    HeaderValue::try_from(text).expect("scopes are printable ASCII")
-}
-
-impl Bearer {
-    /// The client that it was issued to.
-    #[must_use]
-    pub const fn client_id(&self) -> ClientId {
-        self.client
-    }
-
-    /// What it was got with.
-    #[must_use]
-    pub const fn means(&self) -> &Means {
-        &self.means
-    }
-
-    /// Its own id.
-    #[must_use]
-    pub const fn token_id(&self) -> TokenId {
-        self.token
-    }
-
-    /// When it was issued.
-    #[must_use]
-    pub const fn issued_at(&self) -> Timestamp {
-        self.issued_at
-    }
-
-    /// From when on it is over, but for the leeway.
-    #[must_use]
-    pub const fn expires_at(&self) -> Timestamp {
-        self.expires_at
-    }
-
-    /// For whom it speaks, and what is true of them now.
-    ///
-    /// # Errors
-    /// Why it counts no longer, though it is genuine and its time is not over.
-    pub fn stands(&self, view: &View<'_>, peer: IpAddr, now: Timestamp) -> Result<(Party, Facts), CredentialFault> {
-        if !view.trusts(&self.key) {
-            return Err(CredentialFault::KeyEnded);
-        }
-        if view.is_revoked(self.token) {
-            return Err(CredentialFault::TokenRevoked);
-        }
-        let client = view.client(self.client).ok_or(CredentialFault::UnknownClient)?;
-        if !client.means_usable(&self.means, now) {
-            return Err(match self.means {
-                Means::Secret(_) => CredentialFault::SecretEnded,
-                Means::Key(_) => CredentialFault::KeyEnded,
-            });
-        }
-        let facts = client.facts(peer, now);
-        let scopes = facts.scopes.intersection(self.scopes.set);
-        Ok((Party::Client(client), Facts { scopes, ..facts }))
-    }
-
-    /// The names of the scopes that count: those of the token that `party` still has.
-    #[must_use]
-    pub fn scopes(&self, party: &Party) -> HeaderValue {
-        let Some(client) = party.client() else { return self.scopes.header.clone() };
-        let granted = client.scopes();
-        if granted.covers(self.scopes.set) {
-            return self.scopes.header.clone();
-        }
-        if self.scopes.set == ScopeSet::ALL {
-            return HeaderValue::from_str(client.scope_text()).expect("scopes are printable ASCII");
-        }
-        header(self.scopes.names.iter().filter(|(_, set)| granted.covers(*set)).map(|(name, _)| name))
-    }
-}
 
 /// How often a token was known already, and how often it had to be verified.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,6 +55,33 @@ pub struct Own {
     pub audience: Arc<str>,
 }
 
+/// Why a token could not be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// Something is wrong with it.
+    Invalid(Invalid),
+    /// It may be signed by a key that is still to be fetched.
+    KeyWanted(Wanted),
+}
+
+impl From<Invalid> for Unread {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<Unread> for Denial {
+    /// What it means if there is nothing more to be done about it.
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Invalid(invalid) => Self::CredentialInvalid(invalid.into()),
+            Unread::KeyWanted(wanted) if wanted.has_keys => Self::CredentialInvalid(CredentialFault::UntrustedToken),
+            // That its issuer does not answer is not the fault of the one who calls.
+            Unread::KeyWanted(_) => Self::Unavailable,
+        }
+    }
+}
+
 /// A token as it came.
 type Token = Box<[u8]>;
 
@@ -161,7 +89,9 @@ type Token = Box<[u8]>;
 pub struct Bearers {
     replica: Arc<Replica>,
     registry: Arc<ScopeRegistry>,
-    own: Own,
+    /// `None`: no tokens are issued here.
+    own: Option<Own>,
+    trusted: ArcSwap<Vec<Arc<Trusted>>>,
     /// Only what was found genuine is here, so nobody pushes out what others use without tokens of their own. The key is
     /// the token itself, compared in full.
     known: Cache<Token, Arc<Bearer>, foldhash::fast::RandomState>,
@@ -170,31 +100,45 @@ pub struct Bearers {
 }
 
 impl Bearers {
-    /// Reads tokens of this issuer, which is ourselves.
+    /// Reads tokens that are issued here, if any are.
     #[must_use]
-    pub fn new(replica: Arc<Replica>, registry: Arc<ScopeRegistry>, own: Own) -> Self {
+    pub fn new(replica: Arc<Replica>, registry: Arc<ScopeRegistry>, own: Option<Own>) -> Self {
         let known = Cache::builder()
             .max_capacity(MEMORY)
             .weigher(|token: &Token, _: &Arc<Bearer>| u32::try_from(token.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD))
             .time_to_live(REMEMBERED)
             .build_with_hasher(foldhash::fast::RandomState::default());
-        Self { replica, registry, own, known, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let trusted = ArcSwap::default();
+        Self { replica, registry, own, trusted, known, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// Who issues tokens here.
-    #[must_use]
-    pub const fn own(&self) -> &Own {
-        &self.own
+    /// Trusts these issuers and no others. Those that were trusted in the same way before keep their keys; what tokens of
+    /// the others have begun ends. `follow` makes what fetches the keys of one, which is then run on the runtime of the
+    /// caller.
+    pub fn trust(&self, issuers: &[Arc<Issuer>], follow: impl Fn(&Issuer, &Arc<str>) -> Arc<Remote>) {
+        let before = self.trusted.load_full();
+        let kept = |issuer: &Arc<Issuer>| before.iter().find(|trusted| trusted.issuer() == issuer).map(Arc::clone);
+        let now: Vec<_> =
+            issuers.iter().map(|issuer| kept(issuer).unwrap_or_else(|| Arc::new(Trusted::new(Arc::clone(issuer), &follow)))).collect();
+        let gone = before.iter().filter(|old| !now.iter().any(|new| Arc::ptr_eq(old, new)));
+        let gone: Vec<_> = gone.map(Arc::clone).collect();
+        self.trusted.store(Arc::new(now));
+        for trusted in &gone {
+            trusted.retire();
+        }
+        if !gone.is_empty() {
+            self.replica.touch();
+        }
     }
 
     /// Reads a token: one that is genuine, and whose time has come and is not over.
     ///
     /// # Errors
-    /// [`Invalid`] says what is wrong with it.
-    pub fn read(&self, token: &[u8], now: Timestamp) -> Result<Arc<Bearer>, Invalid> {
+    /// [`Unread`] says what is wrong with it.
+    pub fn read(&self, token: &[u8], now: Timestamp) -> Result<Arc<Bearer>, Unread> {
         if let Some(bearer) = self.known.get(token).filter(|bearer| !self.is_outdated(bearer)) {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return if now < bearer.expires_at.after(LEEWAY) { Ok(bearer) } else { Err(Invalid::Expired) };
+            return if bearer.is_over(now) { Err(Invalid::Expired.into()) } else { Ok(bearer) };
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let bearer = Arc::new(self.verify(token, now)?);
@@ -202,25 +146,86 @@ impl Bearers {
         Ok(bearer)
     }
 
-    fn is_outdated(&self, bearer: &Bearer) -> bool {
-        bearer.scopes.known_of.is_some_and(|known| self.registry.known() != known)
+    /// As [`Bearers::read`], and waits for a key that is still to be fetched: 6 seconds at most.
+    ///
+    /// # Errors
+    /// [`Unread`] says what is wrong with it.
+    pub async fn find(&self, token: &[u8]) -> Result<Arc<Bearer>, Unread> {
+        match self.read(token, clock::now()) {
+            Err(Unread::KeyWanted(wanted)) => {
+                wanted.fetch().await;
+                self.read(token, clock::now())
+            }
+            read => read,
+        }
     }
 
-    fn verify(&self, token: &[u8], now: Timestamp) -> Result<Bearer, Invalid> {
+    /// Whether it has to be read anew, which then says what is wrong if something is.
+    fn is_outdated(&self, bearer: &Bearer) -> bool {
+        let ended = match &bearer.origin {
+            Origin::Own { .. } => false,
+            Origin::Trusted { issuer, key } => issuer.is_retired() || !issuer.vouches_for(key),
+        };
+        ended || bearer.scopes.is_outdated(&self.registry)
+    }
+
+    fn verify(&self, token: &[u8], now: Timestamp) -> Result<Bearer, Unread> {
         let compact = Compact::parse(token)?;
+        let trusted = self.trusted.load();
+        let ours = |own: &&Own| {
+            // With a key of ours it is ours or nobody's: an issuer only speaks by its own.
+            trusted.is_empty()
+                || compact.kid().is_some_and(|kid| self.replica.ring().verifying().find(Some(kid)).is_some())
+                || compact.claimed("iss").is_some_and(|iss| *iss == *own.issuer)
+        };
+        if let Some(own) = self.own.as_ref().filter(ours) {
+            return Ok(self.verify_own(&compact, own, now)?);
+        }
+        // Only to find the keys by: whether it is true the signature says.
+        let claimed = compact.claimed("iss").ok_or(Invalid::Issuer)?;
+        let issuer = trusted.iter().find(|trusted| *trusted.issuer().name == *claimed).ok_or(Invalid::Issuer)?;
+        self.verify_trusted(&compact, issuer, now)
+    }
+
+    fn verify_own(&self, compact: &Compact<'_>, own: &Own, now: Timestamp) -> Result<Bearer, Invalid> {
         let ring = self.replica.ring();
-        let kid = compact.kid().and_then(|kid| kid.parse::<KeyId>().ok()).ok_or(Invalid::UnknownKey)?;
-        let claims = verify(&compact, ring.verifying(), &OWN_ALGORITHMS)?.of_type(ACCESS_TOKEN_TYPE)?;
-        let expected = Expected { issuer: &self.own.issuer, audiences: &[&self.own.audience], leeway: LEEWAY };
+        let key = compact.kid().and_then(|kid| kid.parse::<KeyId>().ok()).ok_or(Invalid::UnknownKey)?;
+        let claims = verify(compact, ring.verifying(), &OWN_ALGORITHMS)?.of_type(ACCESS_TOKEN_TYPE)?;
+        let expected = Expected { issuer: &own.issuer, audiences: &[&own.audience], leeway: LEEWAY };
         let token = AccessToken::from_claims(&Claims::check(claims, &expected, now)?)?;
         Ok(Bearer {
-            client: token.client_id,
-            means: token.means,
-            token: token.id,
-            key: kid,
+            origin: Origin::Own { token: token.id, key, means: token.means },
+            holder: Holder::Client { id: token.client_id, practice: None, user: None },
             scopes: Narrowed::new(&token.scopes, &self.registry),
-            issued_at: token.issued_at,
+            issued_at: Some(token.issued_at),
             expires_at: token.expires_at,
+            leeway: LEEWAY,
+        })
+    }
+
+    fn verify_trusted(&self, compact: &Compact<'_>, trusted: &Arc<Trusted>, now: Timestamp) -> Result<Bearer, Unread> {
+        let issuer = trusted.issuer();
+        let keys = trusted.keys();
+        let want = |invalid| trusted.want(keys.as_ref()).map_or(Unread::Invalid(invalid), Unread::KeyWanted);
+        let Some(set) = &keys else { return Err(want(Invalid::UnknownKey)) };
+        let verified = match verify(compact, set, &issuer.algorithms) {
+            Err(Invalid::UnknownKey) if compact.kid().is_some() => return Err(want(Invalid::UnknownKey)),
+            verified => verified?,
+        };
+        let key = SignedBy::new(Arc::clone(set), compact.kid()).ok_or(Invalid::UnknownKey)?;
+        let Spoken { client, practice, user, scopes, expires_at, issued_at } = issuer.read(&verified, now)?;
+        let holder = match (client, practice) {
+            (Some(id), practice) => Holder::Client { id, practice, user },
+            (None, Some(practice)) => Holder::Team { practice, user },
+            (None, None) => return Err(Invalid::Claim("practice_claim").into()),
+        };
+        Ok(Bearer {
+            origin: Origin::Trusted { issuer: Arc::clone(trusted), key },
+            holder,
+            scopes: Narrowed::new(&scopes, &self.registry),
+            issued_at,
+            expires_at,
+            leeway: issuer.leeway,
         })
     }
 

@@ -108,10 +108,10 @@ impl View<'_> {
         self.0.clients.get(&id).map(|entry| Arc::clone(&entry))
     }
 
-    /// A practice, and one of its people, as an issuer names them.
+    /// A practice, and one of its people, as an issuer names them; with the client through which they come, if there is one.
     #[must_use]
-    pub fn team(&self, practice: &PracticeId, user: Option<&UserId>) -> TeamRecord {
-        TeamRecord::find(self.0, practice, user)
+    pub fn team(&self, practice: &PracticeId, user: Option<&UserId>, client: Option<Arc<ClientRecord>>) -> TeamRecord {
+        TeamRecord::find(self.0, practice, user, client)
     }
 
     /// Whether a token was revoked by itself.
@@ -216,6 +216,11 @@ impl Replica {
         };
         self.freshness.apply(base.0, head.0, write, || self.settle(&Touched::These(changes)));
         Applied(self.applied())
+    }
+
+    /// Has everything that rests on an earlier decision ask again: something beside the contents has changed.
+    pub fn touch(&self) {
+        self.freshness.touch(|| self.settle(&Touched::Anything));
     }
 
     /// Vouches for the replica until `until`. Only for a moment counted from *before* the store was asked, by an answer

@@ -179,7 +179,7 @@ fn load(sources: &Sources, database: Option<&str>, registry: &ScopeRegistry) -> 
 async fn context(database: Option<String>, sources: &Sources, json: bool) -> anyhow::Result<Context> {
     let gateway = config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?;
     let store = store::open(&gateway.store.url, &gateway.store.fleet, gateway.store.migrate).await?;
-    let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper);
+    let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper).with_key_networks(&gateway.key_networks);
     Ok(Context { store, lifecycle, oauth: gateway.oauth, json, actor: Actor { name: "operator".into(), origin: "cli".into() } })
 }
 

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::access::{Authorized, CredentialFault, Denial, Facts, MalformedRequest, authorize, authorize_anonymous};
 use crate::authn::{self, Credential};
-use crate::bearer::{Bearer, Bearers};
+use crate::bearer::{Bearer, Bearers, Unread, Wanted};
 use crate::cache::{Epoch, Identity, Party, Replica, SecretMatch, Stale, Touched, View};
 use crate::clock::{self, Timestamp};
 use crate::credential::{Pepper, Presented, Secret};
@@ -126,8 +126,7 @@ pub struct Gate {
     limits: ClientLimits,
     failures: FailureLimit,
     pepper: Option<Arc<Pepper>>,
-    /// `None`: no token is accepted.
-    bearers: Option<Arc<Bearers>>,
+    bearers: Arc<Bearers>,
     /// The scopes that the route map declares.
     scopes: ArcSwap<Vec<ScopeToken>>,
 }
@@ -144,7 +143,13 @@ pub struct FailureBudget {
 impl Gate {
     /// A gate over this replica, with no routes yet: everything is refused.
     #[must_use]
-    pub fn new(replica: Arc<Replica>, tiers: Arc<TierNames>, failures: FailureBudget, pepper: Option<Arc<Pepper>>) -> Self {
+    pub fn new(
+        replica: Arc<Replica>,
+        tiers: Arc<TierNames>,
+        failures: FailureBudget,
+        pepper: Option<Arc<Pepper>>,
+        bearers: Arc<Bearers>,
+    ) -> Self {
         let routes = RouteTable::new(Vec::new(), false).expect("no routes, no conflict");
         Self {
             replica,
@@ -152,15 +157,9 @@ impl Gate {
             limits: ClientLimits::new(tiers),
             failures: FailureLimit::new(failures.per_minute, failures.burst),
             pepper,
-            bearers: None,
+            bearers,
             scopes: ArcSwap::default(),
         }
-    }
-
-    /// The same, which accepts bearer tokens too.
-    #[must_use]
-    pub fn with_bearers(self, bearers: Option<Arc<Bearers>>) -> Self {
-        Self { bearers, ..self }
     }
 
     /// Says which scopes the route map declares.
@@ -192,6 +191,12 @@ impl Gate {
         self.replica.on_change(settle);
     }
 
+    /// What reads tokens.
+    #[must_use]
+    pub const fn bearers(&self) -> &Arc<Bearers> {
+        &self.bearers
+    }
+
     /// The route map in force.
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {
@@ -204,19 +209,42 @@ impl Gate {
         self.failures.prune();
     }
 
-    /// Decides about a request.
+    /// Decides about a request by what is known here.
     #[must_use]
     pub fn decide<'a>(&self, request: &Request<'a>) -> Decision<'a> {
         let mut decision = Decision { target: None, route: None, party: None, quota: None, outcome: Err(Denial::Internal) };
-        decision.outcome = self.outcome(request, &mut decision);
+        decision.outcome = self.outcome(request, &mut decision).map_err(|unable| self.at_last(unable, request.peer));
         decision
     }
 
-    fn outcome<'a>(&self, request: &Request<'a>, decision: &mut Decision<'a>) -> Result<Permit, Denial> {
+    /// Decides about a request, unless that may take a key that is still to be fetched: fetch it, and then [`decide`].
+    ///
+    /// # Errors
+    /// [`Wanted`] is that key; nothing was counted.
+    ///
+    /// [`decide`]: Self::decide
+    pub fn try_decide<'a>(&self, request: &Request<'a>) -> Result<Decision<'a>, Wanted> {
+        let mut decision = Decision { target: None, route: None, party: None, quota: None, outcome: Err(Denial::Internal) };
+        decision.outcome = match self.outcome(request, &mut decision) {
+            Ok(permit) => Ok(permit),
+            Err(Unable::Refused(denial)) => Err(denial),
+            Err(Unable::KeyWanted(wanted)) => return Err(wanted),
+        };
+        Ok(decision)
+    }
+
+    fn at_last(&self, unable: Unable, peer: IpAddr) -> Denial {
+        match unable {
+            Unable::Refused(denial) => denial,
+            Unable::KeyWanted(wanted) => self.refused(Unread::KeyWanted(wanted).into(), peer),
+        }
+    }
+
+    fn outcome<'a>(&self, request: &Request<'a>, decision: &mut Decision<'a>) -> Result<Permit, Unable> {
         let target = RequestTarget::parse(request.target).map_err(|why| Denial::Malformed(MalformedRequest::Target(why.detail())))?;
         let target = decision.target.insert(target);
         if target.query().is_some_and(authn::credential_in_query) {
-            return Err(Denial::Malformed(MalformedRequest::CredentialInQuery));
+            return Err(Denial::Malformed(MalformedRequest::CredentialInQuery).into());
         }
         let route = {
             let routes = self.routes.load();
@@ -228,13 +256,13 @@ impl Gate {
         };
         let route = decision.route.insert(route);
         if target.has_parameters() && !route.allow_path_parameters {
-            return Err(Denial::Malformed(MalformedRequest::Target("this path takes no `;` parameters")));
+            return Err(Denial::Malformed(MalformedRequest::Target("this path takes no `;` parameters")).into());
         }
         if let Some(authorized) = authorize_anonymous(route) {
             return Ok(Permit { route: Arc::clone(route), caller: None, peer: request.peer, _authorized: authorized });
         }
         let presented = authn::credential(request.authorization).map_err(|denial| self.refused(denial, request.peer))?;
-        let known = self.authenticate(&presented, request.peer, route.stale_grace)?;
+        let known = self.known(&presented, request.peer, route.stale_grace)?;
         let party = decision.party.insert(known.party);
         let authorized = authorize(route, &known.facts).map_err(|denial| self.refused(denial, request.peer))?;
         let (quota, passes) = self.count(party);
@@ -249,13 +277,18 @@ impl Gate {
     /// # Errors
     /// [`Denial::CredentialInvalid`], counted against the address; [`Denial::Unavailable`] without a valid lease.
     pub fn authenticate(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration) -> Result<Known, Denial> {
+        self.known(presented, peer, grace).map_err(|unable| self.at_last(unable, peer))
+    }
+
+    fn known(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration) -> Result<Known, Unable> {
         let now = clock::now();
         let (judged, epoch) = match presented {
             Credential::Basic(id, secret) => self.by_secret(*id, secret, peer, grace, now)?,
             Credential::Bearer(token) => {
-                let untrusted = || Denial::CredentialInvalid(CredentialFault::UntrustedToken);
-                let bearers = self.bearers.as_ref().ok_or_else(|| self.refused(untrusted(), peer))?;
-                let bearer = bearers.read(token, now).map_err(|invalid| self.refused(Denial::CredentialInvalid(invalid.into()), peer))?;
+                let bearer = self.bearers.read(token, now).map_err(|unread| match unread {
+                    Unread::KeyWanted(wanted) => Unable::KeyWanted(wanted),
+                    Unread::Invalid(_) => Unable::Refused(self.refused(unread.into(), peer)),
+                })?;
                 let (judged, epoch) =
                     self.replica.view(grace, |view| bearer.stands(view, peer, now)).map_err(|Stale| Denial::Unavailable)?;
                 (judged.map(|(party, facts)| (party, facts, Proof::Bearer(bearer))), epoch)
@@ -286,12 +319,11 @@ impl Gate {
 
     /// Counts a request of a party; what is left to it, and whether it may go on.
     pub fn count(&self, party: &Party) -> (Option<Quota>, Result<(), Denial>) {
-        let counted = match party {
-            Party::Client(client) => self.limits.check(&Counted::Client(client.id()), client.tier()),
-            Party::Team(_) => {
-                let counted = Counted::Team(party.practice_id().clone(), party.user_id().cloned());
-                self.limits.check(&counted, TierId::default())
-            }
+        let counted = if let Some(client) = party.client() {
+            self.limits.check(&Counted::Client(client.id()), client.tier())
+        } else {
+            let counted = Counted::Team(party.practice_id().clone(), party.user_id().cloned());
+            self.limits.check(&counted, TierId::default())
         };
         match counted {
             Ok(quota) => (quota, Ok(())),
@@ -325,6 +357,18 @@ impl Gate {
             Ok(()) => denial,
             Err(retry_after_secs) => Denial::TooManyFailures { retry_after_secs },
         }
+    }
+}
+
+/// Why there is no decision, or no good one.
+enum Unable {
+    Refused(Denial),
+    KeyWanted(Wanted),
+}
+
+impl From<Denial> for Unable {
+    fn from(denial: Denial) -> Self {
+        Self::Refused(denial)
     }
 }
 

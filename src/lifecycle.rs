@@ -9,12 +9,15 @@ mod name;
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 pub use client::{Issued, NewClientRequest, Overlap, Rotated, parse_network};
 pub use keys::NewKey;
 
 use crate::credential::Pepper;
 use crate::entity::{ApiAccess, Role};
 use crate::id::{PracticeId, Revision, UserId};
+use crate::jwks::Networks;
 use crate::store::{self, Actor, Committed, Receipt, Store};
 
 /// Why a call was not carried out, or not to its end.
@@ -46,13 +49,20 @@ pub enum Error {
 pub struct Lifecycle {
     store: Arc<dyn Store>,
     pepper: Option<Arc<Pepper>>,
+    key_networks: Networks,
 }
 
 impl Lifecycle {
     /// The life cycle over this store. New secrets are digested with the pepper, if there is one.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, pepper: Option<Arc<Pepper>>) -> Self {
-        Self { store, pepper }
+        Self { store, pepper, key_networks: Networks::new(&[]) }
+    }
+
+    /// The same, for gateways that fetch keys in these private networks too.
+    #[must_use]
+    pub fn with_key_networks(self, allowed: &[IpNet]) -> Self {
+        Self { key_networks: Networks::new(allowed), ..self }
     }
 
     /// The store underneath, to look things up in.

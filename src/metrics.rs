@@ -20,6 +20,7 @@ use prometheus::{
 use crate::cache::Entries;
 use crate::clock::BootTime;
 use crate::id::Revision;
+use crate::jwks::Fetched;
 use crate::route::RouteTable;
 
 pub use canary::{CanaryMetrics, CanaryOutcome};
@@ -210,6 +211,11 @@ impl Metrics {
     /// Where the open connections and the requests under way are read when the metrics are.
     pub fn set_active_source(&self, source: impl Fn() -> (usize, usize) + Send + Sync + 'static) {
         *self.active_source.lock() = Some(Box::new(source));
+    }
+
+    /// The keys of a trusted issuer were fetched, or were to be.
+    pub fn keys_fetched(&self, issuer: &str, fetched: Fetched) {
+        self.tokens.fetched(issuer, fetched);
     }
 
     /// Where the figures about tokens are read when the metrics are.

@@ -24,10 +24,11 @@ use serde_json::{Value, json};
 
 use crate::access::{Denial, MalformedRequest};
 use crate::authn;
-use crate::bearer::Bearers;
+use crate::bearer::Own;
 use crate::cache::Party;
 use crate::config;
 use crate::gate::Gate;
+use crate::jwks::ClientKeySets;
 use crate::lifecycle::Lifecycle;
 use crate::limit::Quota;
 use crate::route::RequestTarget;
@@ -211,17 +212,19 @@ impl Counts {
 /// The authorization server.
 pub struct OAuth {
     gate: Arc<Gate>,
-    bearers: Arc<Bearers>,
     lifecycle: Lifecycle,
+    own: Own,
     settings: config::OAuth,
+    client_keys: ClientKeySets,
     counts: Arc<Counts>,
 }
 
 impl OAuth {
-    /// An authorization server that asks this gate who somebody is.
+    /// An authorization server of that name, which asks this gate who somebody is; keys of clients that are at a URL are
+    /// taken from `client_keys`.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, bearers: Arc<Bearers>, lifecycle: Lifecycle, settings: config::OAuth) -> Self {
-        Self { gate, bearers, lifecycle, settings, counts: Arc::default() }
+    pub fn new(gate: Arc<Gate>, lifecycle: Lifecycle, own: Own, settings: config::OAuth, client_keys: ClientKeySets) -> Self {
+        Self { gate, lifecycle, own, settings, client_keys, counts: Arc::default() }
     }
 
     /// How many tokens were issued, and revoked by themselves.
@@ -256,7 +259,7 @@ impl OAuth {
         match request.endpoint {
             Endpoint::Metadata => Ok((self.metadata(), Some(published::KEEP))),
             Endpoint::Keys => Ok((self.keys(), Some(published::KEEP))),
-            Endpoint::WhoAmI => Ok((self.whoami(request, learnt)?, None)),
+            Endpoint::WhoAmI => Ok((self.whoami(request, learnt).await?, None)),
             Endpoint::Token => Ok((self.issue(request, learnt).await?, None)),
             Endpoint::Introspect => Ok((self.introspect(request, learnt).await?, None)),
             Endpoint::Revoke => Ok((self.revoke(request, learnt).await?, None)),
@@ -264,7 +267,7 @@ impl OAuth {
     }
 
     fn issuer(&self) -> &str {
-        &self.bearers.own().issuer
+        &self.own.issuer
     }
 
     fn url(&self, endpoint: Endpoint) -> String {

@@ -11,9 +11,11 @@ use tokio::sync::mpsc;
 
 use crate::config::{self, Config, Mistakes};
 use crate::gate::Gate;
+use crate::jwks::{Fetched, Fetcher, Remote};
 use crate::metrics::Metrics;
 use crate::scope::ScopeRegistry;
 use crate::telemetry::Observer;
+use crate::token::Issuer;
 
 /// How long a file must be left alone before it is read: an editor may write it in several steps.
 const QUIET: Duration = Duration::from_millis(30);
@@ -26,6 +28,7 @@ pub struct Reloader {
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
     observer: Arc<Observer>,
+    fetcher: Fetcher,
     last: Mutex<Last>,
 }
 
@@ -36,7 +39,8 @@ struct Last {
 }
 
 impl Reloader {
-    /// A reloader that has installed the route map of `config` as its first generation.
+    /// A reloader that has installed the route map of `config` as its first generation. Within the runtime on which keys of
+    /// issuers are to be fetched.
     #[must_use]
     pub fn new(
         config: Config,
@@ -45,10 +49,11 @@ impl Reloader {
         gate: Arc<Gate>,
         metrics: Arc<Metrics>,
         observer: Arc<Observer>,
+        fetcher: Fetcher,
     ) -> Self {
         let text = std::fs::read(&routes).unwrap_or_default();
-        let reloader =
-            Self { routes, gateway: config.gateway, registry, gate, metrics, observer, last: Mutex::new(Last { text, generation: 0 }) };
+        let last = Mutex::new(Last { text, generation: 0 });
+        let reloader = Self { routes, gateway: config.gateway, registry, gate, metrics, observer, fetcher, last };
         reloader.install(config.routes, &mut reloader.last.lock());
         reloader
     }
@@ -90,7 +95,22 @@ impl Reloader {
         self.observer.install_routes(&table);
         self.gate.declare(routes.scopes);
         self.gate.install(table, routes.tiers.into_values());
+        self.gate.bearers().trust(&routes.issuers, |issuer, url| self.follow(issuer, url));
         self.metrics.reload(true, last.generation);
+    }
+}
+
+impl Reloader {
+    /// What fetches the keys of an issuer. When they change, whatever was begun with a token of it is asked about again.
+    fn follow(&self, issuer: &Issuer, url: &Arc<str>) -> Arc<Remote> {
+        let (name, metrics, replica) = (Arc::clone(&issuer.name), Arc::clone(&self.metrics), Arc::clone(self.gate.replica()));
+        let observer = Arc::new(move |fetched| {
+            metrics.keys_fetched(&name, fetched);
+            if fetched == Fetched::Changed {
+                replica.touch();
+            }
+        });
+        Remote::new(Arc::clone(url), issuer.refresh, self.fetcher.clone(), observer)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::{self, Config, Limits, Listener, Sources};
 use crate::feed::{self, Heartbeat};
 use crate::gate::{FailureBudget, Gate};
 use crate::id::Revision;
+use crate::jwks::{ClientKeySets, Fetcher};
 use crate::lifecycle::Lifecycle;
 use crate::limit::TierNames;
 use crate::metrics::{Metrics, TokenFigures};
@@ -154,16 +155,22 @@ impl Server {
         let master = gateway.oauth.as_ref().map(|oauth| Arc::clone(&oauth.master_key));
         let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)).with_master_key(master));
         let budget = FailureBudget { per_minute: gateway.limits.failures_per_minute, burst: gateway.limits.failures_burst };
-        let bearers = gateway.oauth.as_ref().map(|oauth| {
-            let own = own(oauth, &listeners);
-            Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), own))
-        });
-        let gate = Gate::new(Arc::clone(&replica), tiers, budget, gateway.store.secret_pepper.clone()).with_bearers(bearers.clone());
-        let gate = Arc::new(gate);
+        let own = gateway.oauth.as_ref().map(|oauth| own(oauth, &listeners));
+        let bearers = Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), own.clone()));
+        let fetcher = Fetcher::new(&gateway.key_networks)?;
+        let pepper = gateway.store.secret_pepper.clone();
+        let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, pepper.clone(), Arc::clone(&bearers)));
         let access_log = gateway.telemetry.access_log.then(|| AccessLog::stdout(Arc::clone(&metrics)));
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
-        let reloader =
-            Reloader::new(config, sources.routes.clone(), registry, Arc::clone(&gate), Arc::clone(&metrics), Arc::clone(&observer));
+        let reloader = Reloader::new(
+            config,
+            sources.routes.clone(),
+            registry,
+            Arc::clone(&gate),
+            Arc::clone(&metrics),
+            Arc::clone(&observer),
+            fetcher.clone(),
+        );
         let reloader = Arc::new(reloader);
         let lease = Arc::clone(&replica);
         metrics.set_lease_source(move || lease.lease_until().since(crate::clock::boot_time()).as_secs_f64());
@@ -172,14 +179,15 @@ impl Server {
         let (stop_feed, feed_stopped) = oneshot::channel::<()>();
         let node = Arc::new(Mutex::new(None));
         let feed_observer = Arc::new(FeedObserver { status, node: Arc::clone(&node), metrics: Arc::clone(&metrics) });
-        let lifecycle = Lifecycle::new(Arc::clone(&store), gateway.store.secret_pepper.clone());
+        let lifecycle = Lifecycle::new(Arc::clone(&store), pepper).with_key_networks(&gateway.key_networks);
         let feed = tokio::spawn(feed::run(store, Arc::clone(&replica), feed_observer, async {
             // Dropped without a word means the same.
             let _ = feed_stopped.await;
         }));
         wait_until_live(watched.clone()).await?;
-        let own = gateway.oauth.as_ref().zip(bearers).map(|(oauth, bearers)| {
-            let oauth = Arc::new(OAuth::new(Arc::clone(&gate), Arc::clone(&bearers), lifecycle.clone(), oauth.clone()));
+        let own = gateway.oauth.as_ref().zip(own).map(|(settings, own)| {
+            let oauth = OAuth::new(Arc::clone(&gate), lifecycle.clone(), own, settings.clone(), ClientKeySets::new(fetcher));
+            let oauth = Arc::new(oauth);
             let (counts, replica) = (oauth.counts(), Arc::clone(&replica));
             metrics.set_tokens_source(move || {
                 let lookups = bearers.lookups();

@@ -66,6 +66,12 @@ impl Freshness {
         self.write(head, write, settle);
     }
 
+    /// Makes every epoch so far an old one, and runs `settle`; the contents stay as they are.
+    pub fn touch(&self, settle: impl FnOnce()) {
+        let _writing = lock(&self.writing);
+        self.write(self.applied.load(Ordering::Relaxed), || {}, settle);
+    }
+
     fn write(&self, head: u64, write: impl FnOnce(), settle: impl FnOnce()) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);

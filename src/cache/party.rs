@@ -14,28 +14,31 @@ use crate::id::{ClientId, PracticeId, UserId};
 use crate::scope::ScopeSet;
 use crate::store::Change;
 
-/// A practice, or one of its people, that a trusted issuer has named: no client of ours.
+/// A practice, or one of its people, that a trusted issuer has named: by themselves, or through a client of the practice.
 #[derive(Clone)]
 pub struct TeamRecord {
     practice_id: PracticeId,
     /// `None`: nobody has told us about it, so it is off.
     practice: Option<Arc<PracticeCell>>,
     user: Option<(UserId, Option<Arc<UserCell>>)>,
+    client: Option<Arc<ClientRecord>>,
 }
 
 impl TeamRecord {
-    pub(super) fn find(tables: &Tables, practice: &PracticeId, user: Option<&UserId>) -> Self {
+    pub(super) fn find(tables: &Tables, practice: &PracticeId, user: Option<&UserId>, client: Option<Arc<ClientRecord>>) -> Self {
         Self {
             practice_id: practice.clone(),
             practice: tables.practices.get(practice).map(|cell| Arc::clone(&cell)),
             user: user.map(|user| (user.clone(), tables.users.get(user).map(|cell| Arc::clone(&cell)))),
+            client,
         }
     }
 
-    fn facts(&self) -> Facts {
+    /// What is true of the practice and the user; and of the client, if there is one.
+    fn facts(&self, peer: IpAddr, now: Timestamp) -> Facts {
         let practice = self.practice.as_ref();
         let user = self.user.as_ref().map(|(_, cell)| cell.as_ref());
-        Facts {
+        let own = Facts {
             fenced: practice.is_some_and(|practice| practice.is_fenced()) || user.flatten().is_some_and(|user| user.is_fenced()),
             revoked: false,
             expired: false,
@@ -43,6 +46,13 @@ impl TeamRecord {
             owner: user.map(|user| owner_facts(user.zip(practice))),
             address_allowed: true,
             scopes: ScopeSet::EMPTY,
+        };
+        match &self.client {
+            None => own,
+            Some(client) => {
+                let of_client = client.facts(peer, now);
+                Facts { fenced: own.fenced || of_client.fenced, owner: own.owner, ..of_client }
+            }
         }
     }
 }
@@ -60,7 +70,7 @@ impl std::fmt::Debug for Party {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Client(client) => client.fmt(f),
-            Self::Team(team) => write!(f, "Team({}, {:?})", team.practice_id, self.user_id()),
+            Self::Team(team) => write!(f, "Team({}, {:?}, {:?})", team.practice_id, self.user_id(), self.client_id()),
         }
     }
 }
@@ -80,7 +90,7 @@ impl Party {
     pub fn client(&self) -> Option<&Arc<ClientRecord>> {
         match self {
             Self::Client(client) => Some(client),
-            Self::Team(_) => None,
+            Self::Team(team) => team.client.as_ref(),
         }
     }
 
@@ -105,7 +115,7 @@ impl Party {
     pub fn facts(&self, peer: IpAddr, now: Timestamp) -> Facts {
         match self {
             Self::Client(client) => client.facts(peer, now),
-            Self::Team(team) => team.facts(),
+            Self::Team(team) => team.facts(peer, now),
         }
     }
 
@@ -120,9 +130,11 @@ impl Party {
             }
             Self::Team(team) => Identity {
                 practice_id: header(team.practice_id.as_str()),
-                client_id: None,
+                client_id: team.client.as_ref().and_then(|client| client.identity().client_id),
                 user_id: team.user.as_ref().map(|(user, _)| header(user.as_str())),
-                scopes: scopes.unwrap_or_else(|| HeaderValue::from_static("")),
+                scopes: scopes
+                    .or_else(|| team.client.as_ref().map(|client| client.identity().scopes))
+                    .unwrap_or_else(|| HeaderValue::from_static("")),
             },
         }
     }

@@ -103,10 +103,16 @@ struct Keys {
     /// Its public keys for signed assertions (`private_key_jwt`): a file with a JWK set
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
+    /// Where its public keys are (a JWK set), of https: they are fetched when it shows who it is, and kept for 5 minutes
+    #[arg(long, value_name = "URL", conflicts_with = "jwks")]
+    jwks_url: Option<String>,
 }
 
 impl Keys {
     fn read(self) -> anyhow::Result<Option<ClientKeys>> {
+        if let Some(url) = self.jwks_url {
+            return Ok(Some(ClientKeys::Url(url.into())));
+        }
         let Some(path) = self.jwks else { return Ok(None) };
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
         Ok(Some(ClientKeys::Jwks(text.trim().into())))
@@ -144,7 +150,7 @@ struct Edit {
     #[command(flatten)]
     keys: Keys,
     /// It has no keys of its own
-    #[arg(long, conflicts_with = "jwks")]
+    #[arg(long, conflicts_with_all = ["jwks", "jwks_url"])]
     no_keys: bool,
 }
 
@@ -166,7 +172,9 @@ impl Edit {
             && edit.expires_at.is_none()
             && edit.keys.is_none();
         if nothing {
-            return Err(Usage("nothing to change: give --name, --scope, --allow, --tier, --expires or --jwks".to_owned()).into());
+            return Err(
+                Usage("nothing to change: give --name, --scope, --allow, --tier, --expires, --jwks or --jwks-url".to_owned()).into()
+            );
         }
         Ok((self.client, edit))
     }

@@ -1,3 +1,4 @@
+mod issuers;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -37,8 +38,8 @@ impl World {
         let replica = Replica::new(Arc::clone(&registry), Arc::clone(&tiers)).with_master_key(Some(Arc::new(tokens::master_key())));
         let replica = Arc::new(replica);
         let budget = FailureBudget { per_minute: NonZeroU32::MIN, burst: NonZeroU32::new(1000).unwrap() };
-        let bearers = Bearers::new(Arc::clone(&replica), Arc::clone(&registry), tokens::own());
-        let gate = Gate::new(Arc::clone(&replica), tiers, budget, None).with_bearers(Some(Arc::new(bearers)));
+        let bearers = Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), Some(tokens::own())));
+        let gate = Gate::new(Arc::clone(&replica), tiers, budget, None, bearers);
         let get = MethodSet::from_iter([Method::Get, Method::Head]);
         let routes = vec![
             route(&registry, 0, "/billing", MethodSet::ALL, &["billing"]),

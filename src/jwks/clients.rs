@@ -62,7 +62,7 @@ impl ClientKeySets {
 
     pub(super) fn with(networks: Networks, fetch: Fetch, ages: Ages) -> Self {
         // There may be as many URLs as clients: none has a metric of its own.
-        Self { networks, fetch, observer: Arc::new(|_, _| {}), ages, sources: Mutex::default() }
+        Self { networks, fetch, observer: Arc::new(|_| {}), ages, sources: Mutex::default() }
     }
 
     /// The keys behind `url`, and how often they have changed. They are at most 5 minutes old, or an hour if they cannot be

@@ -15,8 +15,31 @@ pub const MIN_INTERVAL: Duration = Duration::from_secs(30);
 /// The first pause after a fetch that has failed; each one after that is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Is told of each fetch: the URL, and whether it brought keys.
-pub type Observer = Arc<dyn Fn(&str, bool) + Send + Sync>;
+/// What a fetch has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// Other keys than before.
+    Changed,
+    /// The same keys as before.
+    Unchanged,
+    /// Nothing: the last good keys are kept.
+    Failed,
+}
+
+impl Fetched {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Is told what each fetch has brought, once that is in force.
+pub type Observer = Arc<dyn Fn(Fetched) + Send + Sync>;
 
 /// The keys behind one URL, kept current.
 pub struct Remote {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::{Error, Fetcher, Observer, chain};
+use super::{Error, Fetched, Fetcher, Observer, chain};
 use crate::clock::{BootTime, boot_time};
 use crate::token::KeySet;
 
@@ -32,6 +33,8 @@ pub(super) struct Source {
     url: Arc<str>,
     fetch: Fetch,
     observer: Observer,
+    /// Where fetches run, whoever asks for them.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -59,8 +62,9 @@ pub(super) struct Held {
 }
 
 impl Source {
+    /// Within the runtime that fetches are to run on.
     pub fn new(url: Arc<str>, fetch: Fetch, observer: Observer) -> Arc<Self> {
-        Arc::new(Self { url, fetch, observer, state: Mutex::default() })
+        Arc::new(Self { url, fetch, observer, runtime: Handle::current(), state: Mutex::default() })
     }
 
     pub fn url(&self) -> &str {
@@ -107,17 +111,16 @@ impl Source {
         let source = Arc::clone(self);
         // A task of its own: the one who asked may hang up, and must not take the fetch away from those who wait for it, nor
         // keep it from being asked for again.
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let result = (source.fetch)(Arc::clone(&source.url)).await;
-            let good = result.is_ok();
-            source.take(result, now);
-            (source.observer)(&source.url, good);
+            let fetched = source.take(result, now);
+            (source.observer)(fetched);
             drop(end);
         });
         Some(ended)
     }
 
-    fn take(&self, result: Result<KeySet, Error>, began: BootTime) {
+    fn take(&self, result: Result<KeySet, Error>, began: BootTime) -> Fetched {
         let mut state = self.state.lock();
         match result {
             Ok(keys) => {
@@ -125,9 +128,11 @@ impl Source {
                     tracing::info!(url = &*self.url, "keys can be fetched again");
                 }
                 state.fetched = began;
-                if state.held.keys.as_deref() != Some(&keys) {
-                    state.held = Held { keys: Some(Arc::new(keys)), generation: state.held.generation + 1 };
+                if state.held.keys.as_deref() == Some(&keys) {
+                    return Fetched::Unchanged;
                 }
+                state.held = Held { keys: Some(Arc::new(keys)), generation: state.held.generation + 1 };
+                Fetched::Changed
             }
             Err(error) => {
                 // Once, until it is over.
@@ -135,6 +140,7 @@ impl Source {
                     tracing::warn!(url = &*self.url, error = chain(&error), "keys cannot be fetched; the last ones are kept");
                 }
                 state.failed = Some(error);
+                Fetched::Failed
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::clock::{Timestamp, now};
 use crate::credential::Secret;
 use crate::entity::{Client, ClientKeys, StoredSecret};
 use crate::id::{ClientId, PracticeId, UserId};
+use crate::jwks::{self, Networks};
 use crate::scope::ScopeToken;
 use crate::store::{Actor, ClientEdit, NewClient, Receipt};
 use crate::token::KeySet;
@@ -175,7 +176,7 @@ impl Lifecycle {
             expires_at: request.expires_at,
             revoked_at: None,
             secrets: vec![first],
-            keys: check_keys(request.keys)?,
+            keys: check_keys(request.keys, &self.key_networks)?,
         };
         let committed = self.store.create_client(&NewClient { client: client.clone() }, by).await?;
         let receipt = self.in_force(committed).await?;
@@ -225,7 +226,7 @@ impl Lifecycle {
             allowed_addresses: edit.allowed_addresses.map(distinct),
             tier: edit.tier.map(|tier| tier.map(check_tier).transpose()).transpose()?,
             expires_at: edit.expires_at,
-            keys: edit.keys.map(check_keys).transpose()?,
+            keys: edit.keys.map(|keys| check_keys(keys, &self.key_networks)).transpose()?,
         };
         self.in_force(self.store.edit_client(id, &edit, by).await?).await
     }
@@ -268,7 +269,7 @@ fn check_end(expires_at: Option<Timestamp>, now: Timestamp) -> Result<(), Error>
 /// The most that the keys of a client may take, in bytes: every node holds them.
 const MAX_KEYS: usize = 16 * 1024;
 
-fn check_keys(keys: ClientKeys) -> Result<ClientKeys, Error> {
+fn check_keys(keys: ClientKeys, networks: &Networks) -> Result<ClientKeys, Error> {
     let invalid = |why: String| Err(Error::Invalid(format!("the keys of the client are not taken: {why}")));
     match &keys {
         ClientKeys::None => {}
@@ -281,7 +282,11 @@ fn check_keys(keys: ClientKeys) -> Result<ClientKeys, Error> {
             Ok(_) => {}
             Err(error) => return invalid(error.to_string()),
         },
-        ClientKeys::Url(_) => return invalid("keys at an address are not fetched yet: give the set itself".into()),
+        ClientKeys::Url(url) => {
+            if let Err(error) = jwks::check(url, networks) {
+                return invalid(format!("`{url}`: {error}"));
+            }
+        }
     }
     Ok(keys)
 }

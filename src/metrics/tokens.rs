@@ -4,6 +4,7 @@ use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::{Source, add};
+use crate::jwks::Fetched;
 
 /// Figures that others keep, read when the metrics are. None ever falls, but `remembered` and `signing_keys`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +29,7 @@ pub(super) struct Tokens {
     lookups: [IntCounter; 2],
     remembered: IntGauge,
     signing_keys: IntGauge,
+    fetches: IntCounterVec,
     pub(super) source: Mutex<Option<Source<TokenFigures>>>,
 }
 
@@ -37,7 +39,9 @@ impl Tokens {
         let gauge = |name: &str, help: &str| add(registry, IntGauge::new(name, help));
         let lookups = Opts::new("sigmagate_bearer_lookups_total", "Bearer tokens: hit, known already; miss, verified or not genuine.");
         let lookups = add(registry, IntCounterVec::new(lookups, &["result"]));
+        let fetches = Opts::new("sigmagate_key_fetches_total", "Fetches of the keys of a trusted issuer, by what they have brought.");
         Self {
+            fetches: add(registry, IntCounterVec::new(fetches, &["issuer", "result"])),
             issued: counter("sigmagate_tokens_issued_total", "Access tokens issued by this node."),
             revoked: counter("sigmagate_tokens_revoked_total", "Access tokens revoked by themselves through this node."),
             lookups: ["hit", "miss"].map(|result| lookups.with_label_values(&[result])),
@@ -45,6 +49,10 @@ impl Tokens {
             signing_keys: gauge("sigmagate_signing_keys", "Signing keys that are not revoked; without one no tokens are issued."),
             source: Mutex::new(None),
         }
+    }
+
+    pub(super) fn fetched(&self, issuer: &str, fetched: Fetched) {
+        self.fetches.with_label_values(&[issuer, fetched.as_str()]).inc();
     }
 
     pub(super) fn read(&self) {

@@ -1,5 +1,6 @@
 //! A client that shows who it is by signing (RFC 7523 §2.2 and §3; `private_key_jwt`, as SMART Backend Services asks for).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -7,10 +8,11 @@ use sha2::{Digest, Sha256};
 use super::{No, OAuth, Request};
 use crate::access::{CredentialFault, Denial};
 use crate::bearer::LEEWAY;
-use crate::cache::{OwnKeys, Party, Stale};
+use crate::cache::{ClientRecord, OwnKeys, Party, Stale};
 use crate::clock;
 use crate::id::ClientId;
-use crate::token::{Algorithm, Claims, Compact, Expected, Invalid, Means, Verified, verify};
+use crate::jwks;
+use crate::token::{Algorithm, Claims, Compact, Expected, Invalid, Means, PublicKey, Verified, verify};
 
 /// What assertions are signed by.
 pub(super) const ALGORITHMS: [Algorithm; 5] = [Algorithm::Rs384, Algorithm::Es384, Algorithm::Ps384, Algorithm::Es256, Algorithm::EdDsa];
@@ -33,25 +35,16 @@ impl OAuth {
         if !named.is_empty() && named != id.to_text().as_bytes() {
             return Err(fault(CredentialFault::Malformed));
         }
-        let read = self.gate.replica().view(Duration::ZERO, |view| {
-            view.client(id).map(|client| {
-                let facts = client.facts(request.peer, now);
-                (client, facts)
-            })
-        });
-        let (found, _) = read.map_err(|Stale| No::Denied(Denial::Unavailable))?;
-        let (client, facts) = found.ok_or_else(|| fault(CredentialFault::UnknownClient))?;
-        let (verified, mark) = match client.keys() {
-            Some(OwnKeys::Set(keys, _)) => {
-                let verified = verify(&compact, keys, &ALGORITHMS).map_err(invalid)?;
-                let mark = keys.find(compact.kid()).map(crate::token::PublicKey::thumbprint).unwrap_or_default();
-                (verified, mark)
-            }
-            _ => return Err(fault(CredentialFault::UntrustedToken)),
-        };
+        let client = self.live(id, request)?;
+        let (verified, means) = self.signed(&compact, &client, request).await?;
         let text = id.to_text();
         let (jti, until) = self.claims(&verified, &text, request, now).map_err(invalid)?;
-        self.may_act(&facts, request.peer)?;
+        // Keys may have been waited for, and in the meantime the client may have changed.
+        let client = self.live(id, request)?;
+        if !client.means_usable(&means, now) {
+            return Err(fault(CredentialFault::KeyEnded));
+        }
+        self.may_act(&client.facts(request.peer, now), request.peer)?;
         let digest = Sha256::digest(jti.as_bytes()).into();
         let first = self.lifecycle.store().use_assertion(id, digest, until).await.map_err(|error| {
             tracing::error!(error = %chain(&error), "whether an assertion was used before cannot be told");
@@ -60,7 +53,42 @@ impl OAuth {
         if !first {
             return Err(fault(CredentialFault::Replayed));
         }
-        Ok((Party::Client(client), Means::Key(mark.into())))
+        Ok((Party::Client(client), means))
+    }
+
+    fn live(&self, id: ClientId, request: &Request) -> Result<Arc<ClientRecord>, No> {
+        let read = self.gate.replica().view(Duration::ZERO, |view| view.client(id));
+        let (client, _) = read.map_err(|Stale| No::Denied(Denial::Unavailable))?;
+        client.ok_or_else(|| self.refused(CredentialFault::UnknownClient, request.peer))
+    }
+
+    /// What the client has signed, and what tokens will say of the key.
+    async fn signed(&self, compact: &Compact<'_>, client: &ClientRecord, request: &Request) -> Result<(Verified, Means), No> {
+        let invalid = |invalid: Invalid| self.refused(invalid.into(), request.peer);
+        match client.keys() {
+            None => Err(self.refused(CredentialFault::UntrustedToken, request.peer)),
+            Some(OwnKeys::Set(keys, _)) => {
+                let verified = verify(compact, keys, &ALGORITHMS).map_err(invalid)?;
+                let mark = keys.find(compact.kid()).map(PublicKey::thumbprint).unwrap_or_default();
+                Ok((verified, Means::Key(mark.into())))
+            }
+            Some(OwnKeys::Url { url, mark }) => {
+                let unfetched = |error: jwks::Error| match error {
+                    jwks::Error::Url(_) | jwks::Error::Forbidden(_) => self.refused(CredentialFault::UntrustedToken, request.peer),
+                    // Whether the client is who it says cannot be told now.
+                    _ => No::Denied(Denial::Unavailable),
+                };
+                let (keys, generation) = self.client_keys.keys(url, None).await.map_err(unfetched)?;
+                let verified = match verify(compact, &keys, &ALGORITHMS) {
+                    Err(Invalid::UnknownKey) if compact.kid().is_some() => {
+                        let (keys, _) = self.client_keys.keys(url, Some(generation)).await.map_err(unfetched)?;
+                        verify(compact, &keys, &ALGORITHMS)
+                    }
+                    verified => verified,
+                };
+                Ok((verified.map_err(invalid)?, Means::Key(mark.clone())))
+            }
+        }
     }
 
     /// The `jti`, and until when it has to be remembered.

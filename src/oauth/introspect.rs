@@ -8,8 +8,9 @@ use super::client::Asker;
 use super::form::Form;
 use super::{Learnt, No, OAuth, Request};
 use crate::access::{Denial, Facts, standing};
+use crate::bearer::Origin;
 use crate::cache::Stale;
-use crate::clock;
+use crate::clock::{self, Timestamp};
 
 impl OAuth {
     pub(super) async fn introspect(&self, request: &Request, learnt: &mut Learnt) -> Result<Value, No> {
@@ -17,11 +18,17 @@ impl OAuth {
         let asker = self.asker(request, &form, learnt).await?;
         let token = form.require("token")?;
         let inactive = json!({ "active": false });
+        let bearer = match self.gate.bearers().find(token.as_bytes()).await {
+            Ok(bearer) => bearer,
+            Err(unread) => match Denial::from(unread) {
+                Denial::Unavailable => return Err(Denial::Unavailable.into()),
+                _ => return Ok(inactive),
+            },
+        };
         let now = clock::now();
-        let Ok(bearer) = self.bearers.read(token.as_bytes(), now) else { return Ok(inactive) };
         // A client sees its own tokens, and nothing of those of others.
         if let Asker::Client(client) = &asker
-            && client.client().id() != bearer.client_id()
+            && Some(client.client().id()) != bearer.client_id()
         {
             return Ok(inactive);
         }
@@ -34,20 +41,29 @@ impl OAuth {
             Err(Denial::Unavailable) => return Err(Denial::Unavailable.into()),
             Err(_) => return Ok(inactive),
         }
-        let own = self.bearers.own();
+        let secs = |at: Timestamp| at.0.div_euclid(1000);
         let mut document = json!({
             "active": true,
             "scope": bearer.scopes(&party).to_str().unwrap_or_default(),
-            "client_id": bearer.client_id().to_text(),
-            "sub": bearer.client_id().to_text(),
             "practice_id": party.practice_id().as_str(),
             "token_type": "Bearer",
-            "iss": &*own.issuer,
-            "aud": &*own.audience,
-            "jti": bearer.token_id().to_string(),
-            "iat": bearer.issued_at().0.div_euclid(1000),
-            "exp": bearer.expires_at().0.div_euclid(1000),
+            "exp": secs(bearer.expires_at()),
         });
+        match bearer.origin() {
+            Origin::Own { token, .. } => {
+                document["iss"] = (*self.own.issuer).into();
+                document["aud"] = (*self.own.audience).into();
+                document["jti"] = token.to_string().into();
+            }
+            Origin::Trusted { issuer, .. } => document["iss"] = (*issuer.issuer().name).into(),
+        }
+        if let Some(at) = bearer.issued_at() {
+            document["iat"] = secs(at).into();
+        }
+        if let Some(client) = party.client_id() {
+            document["client_id"] = client.to_text().into();
+            document["sub"] = client.to_text().into();
+        }
         if let Some(user) = party.user_id() {
             document["user_id"] = user.as_str().into();
         }

@@ -80,7 +80,7 @@ impl OAuth {
             tracing::error!("there is no signing key, so no token can be issued: `sigmagate signing-key rotate --at-once` makes one");
             return Err(Denial::Unavailable.into());
         };
-        let own = self.bearers.own();
+        let own = &self.own;
         let token = AccessToken {
             issuer: own.issuer.to_string(),
             audience: own.audience.to_string(),

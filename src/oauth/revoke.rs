@@ -9,6 +9,7 @@ use super::assertion::chain;
 use super::form::Form;
 use super::{Failure, Learnt, No, OAuth, Request};
 use crate::access::Denial;
+use crate::bearer::Origin;
 use crate::cache::Stale;
 use crate::clock;
 use crate::entity::RevokedToken;
@@ -19,17 +20,20 @@ impl OAuth {
         let form = Form::read(request.content_type.as_ref(), &request.content)?;
         let client = self.client(request, &form, learnt).await?;
         let token = form.require("token")?;
-        let now = clock::now();
         // §2.2: that a token does not count is what the caller wants.
-        let Ok(bearer) = self.bearers.read(token.as_bytes(), now) else { return Ok(json!({})) };
+        let Ok(bearer) = self.gate.bearers().find(token.as_bytes()).await else { return Ok(json!({})) };
+        let now = clock::now();
         let id = client.client().id();
-        if bearer.client_id() != id {
+        if bearer.client_id() != Some(id) {
             return Err(Failure::new("unauthorized_client", "the token was issued to another client").into());
         }
+        let Origin::Own { token, .. } = bearer.origin() else {
+            return Err(Failure::new("unsupported_token_type", "the token was issued elsewhere: have it revoked there").into());
+        };
         let judged = self.gate.replica().view(Duration::ZERO, |view| bearer.stands(view, request.peer, now).is_ok());
         let (counts, _) = judged.map_err(|Stale| No::Denied(Denial::Unavailable))?;
         if counts {
-            let revoked = RevokedToken { id: bearer.token_id(), client_id: id, expires_at: bearer.expires_at(), revoked_at: now };
+            let revoked = RevokedToken { id: *token, client_id: id, expires_at: bearer.expires_at(), revoked_at: now };
             let by = Actor { name: format!("client:{id}"), origin: request.peer.to_string() };
             self.lifecycle.revoke_token(&revoked, &by).await.map_err(|error| {
                 tracing::error!(client = %id, error = %chain(&error), "a token could not be revoked, or not be seen to be");

@@ -6,14 +6,19 @@ use serde_json::{Value, json};
 
 use super::{Learnt, No, OAuth, Request};
 use crate::access::standing;
-use crate::authn;
+use crate::authn::{self, Credential};
+use crate::bearer::Origin;
 use crate::gate::Proof;
 use crate::token::Means;
 
 impl OAuth {
-    pub(super) fn whoami(&self, request: &Request, learnt: &mut Learnt) -> Result<Value, No> {
+    pub(super) async fn whoami(&self, request: &Request, learnt: &mut Learnt) -> Result<Value, No> {
         let presented = authn::credential(request.authorization.as_ref().map(http::HeaderValue::as_bytes));
         let presented = presented.map_err(|denial| self.gate.refused(denial, request.peer))?;
+        if let Credential::Bearer(token) = &presented {
+            // So that its key is here, if it can be. What the token is worth is said below.
+            let _ = self.gate.bearers().find(token).await;
+        }
         let known = self.gate.authenticate(&presented, request.peer, Duration::ZERO)?;
         standing(&known.facts).map_err(|denial| self.gate.refused(denial, request.peer))?;
         let party = learnt.party.insert(known.party);
@@ -32,11 +37,11 @@ impl OAuth {
             Proof::Bearer(bearer) => {
                 document["token_type"] = "Bearer".into();
                 document["scope"] = bearer.scopes(party).to_str().unwrap_or_default().into();
-                document["iat"] = bearer.issued_at().0.div_euclid(1000).into();
+                document["iat"] = bearer.issued_at().map(|at| at.0.div_euclid(1000)).into();
                 document["exp"] = bearer.expires_at().0.div_euclid(1000).into();
-                match bearer.means() {
-                    Means::Secret(generation) => Some(*generation),
-                    Means::Key(_) => None,
+                match bearer.origin() {
+                    Origin::Own { means: Means::Secret(generation), .. } => Some(*generation),
+                    Origin::Own { .. } | Origin::Trusted { .. } => None,
                 }
             }
         };

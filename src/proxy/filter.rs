@@ -19,6 +19,7 @@ use super::respond::{self, Reply};
 use super::wire::{self, Limits};
 use super::{OwnEndpoints, REQUEST_ID, Shared, ids, own, request};
 use crate::access::{Denial, MalformedRequest};
+use crate::bearer::Wanted;
 use crate::gate;
 use crate::oauth::Endpoint;
 use crate::upstream::{Server, Upstream};
@@ -54,25 +55,37 @@ impl Filter {
         Some((own, Endpoint::of(target)?))
     }
 
-    /// Decides; the permit, or the refusal, is then in `context`.
-    fn decide(&self, header: &RequestHeader, context: &mut Context) {
-        let settings = &self.shared.settings;
+    /// Notes who asks for what.
+    fn note(&self, header: &RequestHeader, context: &mut Context) {
         context.note(&header.method, &header.uri, header.version);
         context.request_id = ids::request_id(Some(&header.headers));
-        (context.client_address, context.trusted) = request::client(header, context.peer(), settings);
-        let facts = match request::read(header, &Limits::from(settings)) {
+        (context.client_address, context.trusted) = request::client(header, context.peer(), &self.shared.settings);
+    }
+
+    /// Decides; the permit, or the refusal, is then in `context`. Not if a key is to be fetched first, which `at_last` is too
+    /// late for.
+    fn decide(&self, header: &RequestHeader, at_last: bool, context: &mut Context) -> Option<Wanted> {
+        let facts = match request::read(header, &Limits::from(&self.shared.settings)) {
             Ok(facts) => facts,
             Err(denial) => {
                 context.denial = Some(denial);
-                return;
+                return None;
             }
         };
-        let decision = self.shared.gate.decide(&gate::Request {
+        let request = gate::Request {
             method: header.method.as_str().as_bytes(),
             target: facts.target,
             authorization: facts.authorization,
             peer: context.client_address,
-        });
+        };
+        let decision = if at_last {
+            self.shared.gate.decide(&request)
+        } else {
+            match self.shared.gate.try_decide(&request) {
+                Ok(decision) => decision,
+                Err(wanted) => return Some(wanted),
+            }
+        };
         context.route = decision.route;
         context.party = decision.party;
         context.quota = decision.quota;
@@ -93,6 +106,7 @@ impl Filter {
             }
             Err(denial) => context.denial = Some(denial),
         }
+        None
     }
 
     /// Whether the permit still holds: nothing goes on in either direction for a credential that no longer counts.
@@ -183,7 +197,11 @@ impl ProxyHttp for Filter {
             own::answer(&self.shared, own, endpoint, session, context).await?;
             return Ok(true);
         }
-        self.decide(downstream.req_header(), context);
+        self.note(downstream.req_header(), context);
+        if let Some(wanted) = self.decide(downstream.req_header(), false, context) {
+            wanted.fetch().await;
+            self.decide(downstream.req_header(), true, context);
+        }
         if context.permit.is_none() {
             Self::refuse(session, context).await?;
             return Ok(true);

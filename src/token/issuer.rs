@@ -57,8 +57,8 @@ pub struct Spoken {
     pub practice: Option<PracticeId>,
     /// The user, if it does.
     pub user: Option<UserId>,
-    /// The scopes; `None`: it says nothing of scopes.
-    pub scopes: Option<Vec<ScopeToken>>,
+    /// The scopes; none if it says nothing of scopes.
+    pub scopes: Vec<ScopeToken>,
     /// When it is over, but for the leeway.
     pub expires_at: Timestamp,
     /// When it was issued, if it says so.
@@ -91,10 +91,10 @@ fn named<T: std::str::FromStr>(claims: &Claims, name: &str, of: &'static str) ->
 }
 
 /// Words with one blank between them, or a list of words. What is no scope of ours is for somebody else.
-fn scopes(claims: &Claims, name: &str) -> Result<Option<Vec<ScopeToken>>, Invalid> {
+fn scopes(claims: &Claims, name: &str) -> Result<Vec<ScopeToken>, Invalid> {
     let malformed = || Invalid::Claim("scope_claim");
     let words: Vec<&str> = match claims.get(name) {
-        None => return Ok(None),
+        None => Vec::new(),
         Some(Value::String(text)) if text.is_empty() => Vec::new(),
         Some(Value::String(text)) => text.split(' ').collect(),
         Some(Value::Array(list)) => list.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(malformed)?,
@@ -103,7 +103,7 @@ fn scopes(claims: &Claims, name: &str) -> Result<Option<Vec<ScopeToken>>, Invali
     if words.iter().any(|word| word.is_empty() || word.contains(' ')) {
         return Err(malformed());
     }
-    Ok(Some(words.into_iter().filter_map(|word| word.parse().ok()).collect()))
+    Ok(words.into_iter().filter_map(|word| word.parse().ok()).collect())
 }
 
 #[cfg(test)]
@@ -145,13 +145,13 @@ mod tests {
             let token = key.sign_json(&json!({ "alg": "EdDSA", "kid": key.kid() }), &claims).unwrap();
             issuer().read(&verify(&Compact::parse(token.as_bytes()).unwrap(), &set, &[Algorithm::EdDsa]).unwrap(), NOW)
         };
-        let names = |spoken: Spoken| spoken.scopes.map(|scopes| scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        let names = |spoken: Spoken| spoken.scopes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         let spoken = read("x", Value::Null).unwrap();
         assert_eq!((spoken.client.unwrap().to_text().as_str(), spoken.issued_at), ("smd_0123456789abcdefGHIJ", None));
         assert_eq!((spoken.practice.clone().unwrap().as_str(), spoken.user.clone().unwrap().as_str()), ("p", "dr-lee"));
-        assert_eq!(names(spoken).as_deref(), Some("openid billing tasks"));
-        for (value, want) in [(json!(["billing", "Offline"]), Some("billing")), (json!(""), Some("")), (Value::Null, None)] {
-            assert_eq!(names(read("scope", value).unwrap()).as_deref(), want);
+        assert_eq!(names(spoken), "openid billing tasks");
+        for (value, want) in [(json!(["billing", "Offline"]), "billing"), (json!(""), ""), (Value::Null, "")] {
+            assert_eq!(names(read("scope", value).unwrap()), want);
         }
         for (name, value, want) in [
             ("scope", json!("billing  tasks"), Invalid::Claim("scope_claim")),

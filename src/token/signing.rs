@@ -111,7 +111,11 @@ impl SigningKey {
         self.sign_json(&header, &token.to_claims())
     }
 
-    pub(super) fn sign_json(&self, header: &serde_json::Value, claims: &serde_json::Value) -> Result<String, Unsignable> {
+    /// Signs any claims under any header, in compact serialization (RFC 7515 §7.1).
+    ///
+    /// # Errors
+    /// [`Unsignable`] if the library does not take the key.
+    pub fn sign_json(&self, header: &serde_json::Value, claims: &serde_json::Value) -> Result<String, Unsignable> {
         let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut token);

@@ -47,11 +47,10 @@ impl Issuer {
     }
 
     /// Kept current, with what is told of each fetch.
-    fn followed(&self, refresh: Duration, interval: Duration) -> (Arc<Remote>, mpsc::UnboundedReceiver<bool>) {
+    fn followed(&self, refresh: Duration, interval: Duration) -> (Arc<Remote>, mpsc::UnboundedReceiver<Fetched>) {
         let (sender, told) = mpsc::unbounded_channel();
-        let observer = Arc::new(move |url: &str, good: bool| {
-            assert_eq!(url, URL);
-            let _ = sender.send(good);
+        let observer = Arc::new(move |fetched| {
+            let _ = sender.send(fetched);
         });
         (Remote::with(URL.into(), refresh, interval, self.fetch(), observer), told)
     }
@@ -69,27 +68,27 @@ async fn the_last_good_set_stays_while_the_issuer_is_down_and_a_withdrawn_key_go
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
     let running = tokio::spawn(Arc::clone(&remote).run(async move { stopped.notified().await }));
-    assert_eq!(told.recv().await, Some(false));
+    assert_eq!(told.recv().await, Some(Fetched::Failed));
     assert_eq!((remote.keys(), remote.generation()), (None, 0));
     // Seconds later, not minutes.
     let asked = tokio::time::Instant::now();
     issuer.says(Some(set(&[&a, &b])));
-    assert_eq!(told.recv().await, Some(true));
+    assert_eq!(told.recv().await, Some(Fetched::Changed));
     assert!(asked.elapsed() < Duration::from_secs(2));
     assert_eq!((remote.keys().as_deref(), remote.generation()), (Some(&set(&[&a, &b])), 1));
-    assert_eq!(told.recv().await, Some(true));
+    assert_eq!(told.recv().await, Some(Fetched::Unchanged));
     assert!(asked.elapsed() >= Duration::from_secs(300));
     assert_eq!(remote.generation(), 1, "nothing new");
     issuer.says(None);
     for _ in 0..20 {
-        assert_eq!(told.recv().await, Some(false));
+        assert_eq!(told.recv().await, Some(Fetched::Failed));
     }
     assert_eq!((remote.keys().as_deref(), remote.generation()), (Some(&set(&[&a, &b])), 1), "kept");
     issuer.says(Some(set(&[&b])));
-    assert_eq!(told.recv().await, Some(true));
+    assert_eq!(told.recv().await, Some(Fetched::Changed));
     assert_eq!((remote.keys().as_deref(), remote.generation()), (Some(&set(&[&b])), 2), "`a` is withdrawn");
     issuer.says(Some(KeySet::default()));
-    assert_eq!(told.recv().await, Some(true));
+    assert_eq!(told.recv().await, Some(Fetched::Changed));
     assert!(remote.keys().unwrap().is_empty(), "all of them are");
     stop.notify_one();
     running.await.unwrap();
@@ -144,7 +143,7 @@ async fn a_fetch_goes_on_when_the_one_who_asked_hangs_up() {
         () = tokio::task::yield_now() => {}
     }
     issuer.gate.notify_one();
-    assert_eq!(told.recv().await, Some(true));
+    assert_eq!(told.recv().await, Some(Fetched::Changed));
     assert_eq!(remote.generation(), 1);
 }
 

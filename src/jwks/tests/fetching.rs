@@ -256,7 +256,7 @@ proptest! {
 async fn a_storm_of_unknown_keys_reaches_a_server_once() {
     let (address, count) = serve(ok(&jwks(&[&key("a")])), false).await;
     let url = format!("http://{address}/keys");
-    let remote = Remote::new(url.as_str(), MIN_INTERVAL, fetcher(), Arc::new(|_, good| assert!(good)));
+    let remote = Remote::new(url.as_str(), MIN_INTERVAL, fetcher(), Arc::new(|fetched| assert_ne!(fetched, Fetched::Failed)));
     let storm = (0..100).map(|_| remote.refresh_for_unknown(0));
     assert!(futures_util::future::join_all(storm).await.into_iter().all(|changed| changed));
     assert!(!remote.refresh_for_unknown(1).await);

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::timeout;
 
+use crate::bearer::Bearers;
 use crate::cache::Replica;
 use crate::clock::{Timestamp, boot_time};
 use crate::credential::Secret;
@@ -201,13 +202,15 @@ impl World {
         routes[0].requirement = Requirement::AnyOf(billing);
         routes[4].requirement = Requirement::AnyOf(billing);
         routes[6].requirement = Requirement::AnyOf(billing);
-        let replica = Arc::new(Replica::new(registry, Arc::clone(&tiers)));
+        let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)));
         let practice = Practice { id: "p1".parse().unwrap(), name: "Practice".into(), api_access: ApiAccess::Active };
         let clients = APPS.iter().map(App::client).collect();
         replica.replace(Snapshot { head: Revision(1), practices: vec![practice], clients, ..Snapshot::default() });
         replica.extend_lease(boot_time().after(Duration::from_secs(3600)));
         let many = NonZeroU32::new(1_000_000).unwrap();
-        let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, FailureBudget { per_minute: many, burst: many }, None));
+        let bearers = Arc::new(Bearers::new(Arc::clone(&replica), registry, None));
+        let budget = FailureBudget { per_minute: many, burst: many };
+        let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, None, bearers));
         let tier = |name: &str, per_second: u32, burst: u32| Tier {
             name: name.into(),
             per_second: NonZeroU32::new(per_second).unwrap(),
