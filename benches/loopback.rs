@@ -4,7 +4,7 @@
 //! One worker thread each, keep-alive, 1 KiB answers, 10,000 clients in the store, over loopback. The proxy under test is a
 //! process of its own; what it costs is its user and system time, from the kernel's account of it, divided by the requests it
 //! answered. Each round measures every contender once; medians and ranges are printed. With `-- key` only the contenders
-//! with that word in their name are measured, beside the floor.
+//! with that word in their name are measured, beside the floors.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a benchmark prints what it measured, as ratios of counts")]
 
@@ -168,6 +168,8 @@ fn memory_kib(child: &Child) -> u64 {
 
 struct Contender {
     name: &'static str,
+    /// The contender that forwards the same request unchecked.
+    floor: usize,
     address: SocketAddr,
     request: String,
     status: &'static str,
@@ -204,6 +206,22 @@ async fn provision(database: &str) -> (String, String) {
     (basic(&right), basic(Secret::generate().reveal()))
 }
 
+/// A token, got as any application gets one.
+fn token(address: SocketAddr, basic: &str) -> String {
+    use std::io::Read;
+    let form = "grant_type=client_credentials";
+    let request = format!(
+        "POST /oauth/token HTTP/1.1\r\nHost: {address}\r\nAuthorization: Basic {basic}\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    let mut stream = TcpStream::connect(address).expect("the gateway listens");
+    stream.write_all(request.as_bytes()).expect("the gateway reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the gateway answers");
+    answer.split("\"access_token\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a token").to_owned()
+}
+
 fn gateway(dir: &Path, upstream: SocketAddr) -> (Running, SocketAddr) {
     let routes = format!(
         "scopes = [\"billing\", \"clinical\"]\n[upstreams.core]\nservers = [\"http://{upstream}\"]\n[[routes]]\nprefix = \"/billing\"\nscopes = [\"billing\"]\nupstream = \"core\"\n\
@@ -213,8 +231,9 @@ fn gateway(dir: &Path, upstream: SocketAddr) -> (Running, SocketAddr) {
     let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
     let settings = format!(
         "[[listeners]]\naddress = \"{port}\"\n[data_plane]\nthreads = 1\n[management]\naddress = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite://{}\"\n[telemetry]\nlog = \"warn\"\naccess_log = false\n\
-         [limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000000\n",
-        dir.join("gateway.db").display()
+         [limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000000\n[oauth]\nmaster_key = \"{}\"\ntoken_lifetime_secs = 3600\n",
+        dir.join("gateway.db").display(),
+        base64::engine::general_purpose::STANDARD.encode([7; 32])
     );
     std::fs::write(dir.join("routes.toml"), routes).expect("the folder is writable");
     std::fs::write(dir.join("gateway.toml"), settings).expect("the folder is writable");
@@ -254,11 +273,12 @@ fn main() {
     let children = [Running(child), gateway];
 
     let request = |path: &str, authorization: Option<&str>| {
-        let authorization = authorization.map(|basic| format!("Authorization: Basic {basic}\r\n")).unwrap_or_default();
+        let authorization = authorization.map(|credential| format!("Authorization: {credential}\r\n")).unwrap_or_default();
         format!("GET {path} HTTP/1.1\r\nHost: api.example.test\r\nUser-Agent: bench\r\nAccept: */*\r\n{authorization}\r\n")
     };
-    let contender = |name, child, request: String, status| Contender {
+    let contender = |name, floor, child, request: String, status| Contender {
         name,
+        floor,
         address: if child == 0 { unchecked_address } else { gateway_address },
         request,
         status,
@@ -266,18 +286,22 @@ fn main() {
         micros: vec![],
         per_second: vec![],
     };
+    let bearer = format!("Bearer {}", token(gateway_address, &right));
+    let (right, wrong) = (format!("Basic {right}"), format!("Basic {wrong}"));
     let contenders = [
-        contender("pingora, unchecked", 0, request("/billing/invoices", Some(&right)), "HTTP/1.1 200"),
-        contender("gateway, key 200", 1, request("/billing/invoices", Some(&right)), "HTTP/1.1 200"),
-        contender("gateway, public 200", 1, request("/docs/x", None), "HTTP/1.1 200"),
-        contender("gateway, key 401", 1, request("/billing/invoices", Some(&wrong)), "HTTP/1.1 401"),
-        contender("gateway, key 403", 1, request("/patients", Some(&right)), "HTTP/1.1 403"),
+        contender("pingora, unchecked", 0, 0, request("/billing/invoices", Some(&right)), "HTTP/1.1 200"),
+        contender("pingora, unchecked, with a token", 1, 0, request("/billing/invoices", Some(&bearer)), "HTTP/1.1 200"),
+        contender("gateway, key 200", 0, 1, request("/billing/invoices", Some(&right)), "HTTP/1.1 200"),
+        contender("gateway, token 200", 1, 1, request("/billing/invoices", Some(&bearer)), "HTTP/1.1 200"),
+        contender("gateway, public 200", 0, 1, request("/docs/x", None), "HTTP/1.1 200"),
+        contender("gateway, key 401", 0, 1, request("/billing/invoices", Some(&wrong)), "HTTP/1.1 401"),
+        contender("gateway, key 403", 0, 1, request("/patients", Some(&right)), "HTTP/1.1 403"),
     ];
     let wanted = args.iter().skip(1).find(|word| !word.starts_with('-'));
     let mut contenders: Vec<_> = contenders
         .into_iter()
         .enumerate()
-        .filter(|(at, contender)| *at == 0 || wanted.is_none_or(|word| contender.name.contains(word.as_str())))
+        .filter(|(at, contender)| *at < 2 || wanted.is_none_or(|word| contender.name.contains(word.as_str())))
         .map(|(_, contender)| contender)
         .collect();
     for _ in 0..ROUNDS {
@@ -295,9 +319,8 @@ fn main() {
         sorted.sort_by(f64::total_cmp);
         (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
     };
-    let floor = median(&contenders[0].micros).1;
     println!(
-        "| {CONNECTIONS} connections, {CLIENTS} clients, {ROUNDS} rounds of {} s | CPU us/request, median (range) | ratio to unchecked | requests/s |",
+        "| {CONNECTIONS} connections, {CLIENTS} clients, {ROUNDS} rounds of {} s | CPU us/request, median (range) | ratio to the same unchecked | requests/s |",
         MEASURED.as_secs()
     );
     println!("|---|---|---|---|");
@@ -306,7 +329,7 @@ fn main() {
         println!(
             "| {} | {middle:.1} ({low:.1}-{high:.1}) | {:.2} | {:.0} |",
             contender.name,
-            middle / floor,
+            middle / median(&contenders[contender.floor].micros).1,
             median(&contender.per_second).1
         );
     }

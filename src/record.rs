@@ -15,7 +15,8 @@ pub const PERMIT_IN_GRACE: &str = "permit_in_grace";
 /// The outcome of a request that the gateway answered itself, as it was asked to.
 pub const ANSWERED: &str = "answered";
 /// The outcomes of such requests that are errors of RFC 6749 §5.2 and no denials.
-pub const OAUTH_ERRORS: [&str; 4] = ["invalid_request", "invalid_scope", "unauthorized_client", "unsupported_grant_type"];
+pub const OAUTH_ERRORS: [&str; 5] =
+    ["invalid_request", "invalid_scope", "unauthorized_client", "unsupported_grant_type", "unsupported_token_type"];
 
 /// One request, for the access log and the metrics.
 #[derive(Clone, Copy, Debug)]

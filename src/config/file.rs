@@ -373,13 +373,13 @@ pub struct IssuerFile {
     pub audiences: Vec<String>,
     /// What its tokens may be signed by: `EdDSA`, `ES256`, `ES384`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`.
     pub algorithms: Vec<String>,
-    /// The claim with the id of a client of ours, who then makes the request. This, `practice_claim` or both are given.
+    /// The claim with the id of a client of ours, through which the request is then made: it has no more than the client was granted. This, `practice_claim` or both are given.
     pub client_claim: Option<String>,
     /// The claim with the id of the practice.
     pub practice_claim: Option<String>,
-    /// The claim with the id of the user.
+    /// The claim with the id of the user, whose API access has to be on. Through a client: its owner, or for a client of the practice anybody on the team.
     pub user_claim: Option<String>,
-    /// The claim with the scopes; `scope`.
+    /// The claim with the scopes, as words in a text or as a list of texts; `scope`. A token without it has none.
     pub scope_claim: Option<String>,
     /// How far its clock and ours may be apart, in seconds; 30.
     #[schemars(range(max = 300))]

@@ -7,6 +7,7 @@ mod canary;
 mod changes;
 mod grace;
 mod headers;
+mod issuers;
 mod logs;
 mod management;
 mod process;
