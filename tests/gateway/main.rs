@@ -10,6 +10,7 @@ mod headers;
 mod issuers;
 mod logs;
 mod management;
+mod oauth;
 mod process;
 mod raw;
 mod serve;
