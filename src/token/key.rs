@@ -81,6 +81,9 @@ impl Material {
         let weak = |_| MalformedKey::Weak;
         match self {
             Self::Ed25519(x) => {
+                if is_degenerate(*x) {
+                    return Err(MalformedKey::Weak);
+                }
                 ParsedPublicKey::new(&ED25519, x.as_slice()).map_err(weak)?;
                 Ok((vec![Algorithm::EdDsa], DecodingKey::from_ed_der(x)))
             }
@@ -120,6 +123,27 @@ impl Material {
             Self::Rsa { n, e } => vec![("e", encode(e)), ("kty", "RSA".into()), ("n", encode(n))],
         }
     }
+}
+
+/// Whether a point of Ed25519 is one of the eight that have but a few multiples, or is not written in its one form (RFC 8032
+/// §5.1.3). With such a key one signature is right for many messages, and who has made it needs no private key.
+fn is_degenerate(point: [u8; 32]) -> bool {
+    const OF_ORDER_EIGHT: [[u8; 32]; 2] = [
+        [
+            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3,
+            0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        ],
+        [
+            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c,
+            0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        ],
+    ];
+    // Without the sign of x, in little-endian. The prime is 2^255 - 19.
+    let mut y = point;
+    y[31] &= 0x7f;
+    let zero_or_one = y[0] <= 1 && y[1..].iter().all(|byte| *byte == 0);
+    let from_minus_one_on = y[0] >= 0xec && y[31] == 0x7f && y[1..31].iter().all(|byte| *byte == 0xff);
+    zero_or_one || from_minus_one_on || OF_ORDER_EIGHT.contains(&y)
 }
 
 impl PublicKey {

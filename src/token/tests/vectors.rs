@@ -142,6 +142,27 @@ fn keys_that_prove_nothing_are_refused() {
     assert_eq!(rsa(2048, &[0, 1, 0, 1]), Err(MalformedKey::Member("n")), "a second form of the same key");
     // A key that is no point at all.
     assert_eq!(key(&json!({ "kty": "OKP", "crv": "Ed25519", "x": encode(&[0xff; 31]) })).map(drop), Err(MalformedKey::Member("x")));
+    // Of these points there are but a few multiples, so that one signature is right for many messages; and they have more
+    // than one form.
+    let y = |first: u8, fill: u8, last: u8| encode(&[&[first], &[fill; 30][..], &[last]].concat());
+    for x in [
+        y(1, 0, 0),
+        y(1, 0, 0x80),
+        y(0, 0, 0),
+        y(0, 0, 0x80),
+        y(0xec, 0xff, 0x7f),
+        y(0xec, 0xff, 0xff),
+        y(0xed, 0xff, 0x7f),
+        y(0xed, 0xff, 0xff),
+        y(0xee, 0xff, 0x7f),
+        y(0xee, 0xff, 0xff),
+        "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_AU".to_owned(),
+        "JuiVj8KyJ7BFw_SJ8u-Y8NXfrAXTxjM5sTgCiG1T_IU".to_owned(),
+        "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA3o".to_owned(),
+        "xxdqcD1N2E-6PAt2DRBnDyogU_osOczGTsf9d5KsA_o".to_owned(),
+    ] {
+        assert_eq!(key(&json!({ "kty": "OKP", "crv": "Ed25519", "x": x })).map(drop), Err(MalformedKey::Weak), "{x}");
+    }
     for set in ["{}", "[]", "{\"keys\":{}}", "{\"keys\":[1]}"] {
         assert_eq!(KeySet::from_jwks(set.as_bytes()).unwrap_err(), MalformedKey::Set, "{set}");
     }
