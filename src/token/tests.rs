@@ -1,5 +1,6 @@
 //! Tokens of our own, and what must not pass for one.
 
+mod practices;
 mod vectors;
 
 use std::time::Duration;

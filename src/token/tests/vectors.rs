@@ -97,7 +97,7 @@ fn rfc_8037_appendix_a() {
 }
 
 #[test]
-fn keys_that_prove_nothing_are_refused() {
+pub(super) fn keys_that_prove_nothing_are_refused() {
     let p256 = json!({ "kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0" });
     let with = |changes: Value| {
         let mut jwk = p256.clone();
