@@ -16,6 +16,7 @@ mod load;
 #[path = "../support/postgres.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod support;
+mod tokens;
 mod world;
 
 /// What those that play clients tell the time in.

@@ -17,12 +17,12 @@ use crate::link::Link;
 use crate::load::{self, Clock, Connection};
 
 pub struct World {
-    lifecycle: Lifecycle,
+    pub lifecycle: Lifecycle,
     pub conn: PgConnection,
     database: String,
     dir: tempfile::TempDir,
     upstream: SocketAddr,
-    by: Actor,
+    pub by: Actor,
 }
 
 /// A client and what it says of itself.
@@ -86,7 +86,7 @@ impl World {
     }
 }
 
-fn practice() -> PracticeId {
+pub fn practice() -> PracticeId {
     "p".parse().unwrap()
 }
 
