@@ -28,6 +28,8 @@ enum Verb {
     /// Take a key out of use for good, and every token that it has signed
     Revoke {
         /// The key
+        // A thumbprint may begin with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         key: KeyId,
     },
 }

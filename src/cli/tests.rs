@@ -15,6 +15,7 @@ enum Verb {
     Practice(practice::Args),
     User(user::Args),
     Client(client::Args),
+    SigningKey(signing_key::Args),
     Audit(audit::Args),
 }
 
@@ -24,6 +25,7 @@ async fn call(context: &Context, line: &str) -> u8 {
         Verb::Practice(args) => practice::run(args, context).await,
         Verb::User(args) => user::run(args, context).await,
         Verb::Client(args) => client::run(args, context).await,
+        Verb::SigningKey(args) => signing_key::run(args, context).await,
         Verb::Audit(args) => audit::run(args, context).await,
     };
     result.map_or_else(|error| output::exit_code(&error), |()| 0)
@@ -67,6 +69,12 @@ async fn every_verb_works_and_its_exit_code_says_how_it_went() {
         ("client list --practice q", 3),
         ("user list --practice p", 0),
         ("user remove u", 0),
+        ("signing-key list", 0),
+        ("signing-key rotate", 2),
+        ("signing-key revoke short", 2),
+        ("signing-key revoke AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", 3),
+        ("signing-key revoke -AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", 3),
+        ("signing-key revoke --hAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", 3),
         ("audit list", 0),
         ("audit verify --practice p", 0),
     ] {
