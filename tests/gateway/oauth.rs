@@ -2,6 +2,7 @@
 
 mod errors;
 mod issued;
+mod operator;
 mod worth;
 
 use base64::Engine;
