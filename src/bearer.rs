@@ -83,7 +83,7 @@ impl From<Unread> for Denial {
 }
 
 /// A token as it came.
-type Token = Box<[u8]>;
+type Token = Arc<[u8]>;
 
 /// Reads bearer tokens.
 pub struct Bearers {
@@ -112,21 +112,24 @@ impl Bearers {
         Self { replica, registry, own, trusted, known, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// Trusts these issuers and no others. Those that were trusted in the same way before keep their keys; what tokens of
-    /// the others have begun ends. `follow` makes what fetches the keys of one, which is then run on the runtime of the
-    /// caller.
+    /// Trusts these issuers and no others, from now on and for what has begun. Keys that come from the same place as before
+    /// are kept. `follow` makes what fetches the keys of one, which is then run on the runtime of the caller.
     pub fn trust(&self, issuers: &[Arc<Issuer>], follow: impl Fn(&Issuer, &Arc<str>) -> Arc<Remote>) {
         let before = self.trusted.load_full();
-        let kept = |issuer: &Arc<Issuer>| before.iter().find(|trusted| trusted.issuer() == issuer).map(Arc::clone);
-        let now: Vec<_> =
-            issuers.iter().map(|issuer| kept(issuer).unwrap_or_else(|| Arc::new(Trusted::new(Arc::clone(issuer), &follow)))).collect();
-        let gone = before.iter().filter(|old| !now.iter().any(|new| Arc::ptr_eq(old, new)));
-        let gone: Vec<_> = gone.map(Arc::clone).collect();
-        self.trusted.store(Arc::new(now));
-        for trusted in &gone {
-            trusted.retire();
+        let now: Vec<_> = issuers
+            .iter()
+            .map(|issuer| match before.iter().find(|trusted| trusted.issuer().name == issuer.name) {
+                Some(same) if same.issuer() == issuer => Arc::clone(same),
+                other => Arc::new(Trusted::new(Arc::clone(issuer), other.map(|other| &**other), &follow)),
+            })
+            .collect();
+        self.trusted.store(Arc::new(now.clone()));
+        let mut changed = false;
+        for gone in before.iter().filter(|old| !now.iter().any(|new| Arc::ptr_eq(old, new))) {
+            gone.retire(now.iter().any(|new| new.shares_keys_with(gone)));
+            changed = true;
         }
-        if !gone.is_empty() {
+        if changed {
             self.replica.touch();
         }
     }
@@ -141,9 +144,18 @@ impl Bearers {
             return if bearer.is_over(now) { Err(Invalid::Expired.into()) } else { Ok(bearer) };
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
-        let bearer = Arc::new(self.verify(token, now)?);
-        self.known.insert(token.into(), Arc::clone(&bearer));
+        let token: Token = token.into();
+        let bearer = Arc::new(self.verify(&token, now)?);
+        self.known.insert(token, Arc::clone(&bearer));
         Ok(bearer)
+    }
+
+    /// The token as it would be read now: what its issuer is trusted for may be another thing than it was.
+    ///
+    /// # Errors
+    /// [`Unread`] says what is wrong with it.
+    pub fn again(&self, bearer: &Arc<Bearer>, now: Timestamp) -> Result<Arc<Bearer>, Unread> {
+        if self.is_outdated(bearer) { self.read(&bearer.token, now) } else { Ok(Arc::clone(bearer)) }
     }
 
     /// As [`Bearers::read`], and waits for a key that is still to be fetched: 6 seconds at most.
@@ -169,7 +181,7 @@ impl Bearers {
         ended || bearer.scopes.is_outdated(&self.registry)
     }
 
-    fn verify(&self, token: &[u8], now: Timestamp) -> Result<Bearer, Unread> {
+    fn verify(&self, token: &Token, now: Timestamp) -> Result<Bearer, Unread> {
         let compact = Compact::parse(token)?;
         let trusted = self.trusted.load();
         let ours = |own: &&Own| {
@@ -179,21 +191,22 @@ impl Bearers {
                 || compact.claimed("iss").is_some_and(|iss| *iss == *own.issuer)
         };
         if let Some(own) = self.own.as_ref().filter(ours) {
-            return Ok(self.verify_own(&compact, own, now)?);
+            return Ok(self.verify_own(token, &compact, own, now)?);
         }
         // Only to find the keys by: whether it is true the signature says.
         let claimed = compact.claimed("iss").ok_or(Invalid::Issuer)?;
         let issuer = trusted.iter().find(|trusted| *trusted.issuer().name == *claimed).ok_or(Invalid::Issuer)?;
-        self.verify_trusted(&compact, issuer, now)
+        self.verify_trusted(token, &compact, issuer, now)
     }
 
-    fn verify_own(&self, compact: &Compact<'_>, own: &Own, now: Timestamp) -> Result<Bearer, Invalid> {
+    fn verify_own(&self, text: &Token, compact: &Compact<'_>, own: &Own, now: Timestamp) -> Result<Bearer, Invalid> {
         let ring = self.replica.ring();
         let key = compact.kid().and_then(|kid| kid.parse::<KeyId>().ok()).ok_or(Invalid::UnknownKey)?;
         let claims = verify(compact, ring.verifying(), &OWN_ALGORITHMS)?.of_type(ACCESS_TOKEN_TYPE)?;
         let expected = Expected { issuer: &own.issuer, audiences: &[&own.audience], leeway: LEEWAY };
         let token = AccessToken::from_claims(&Claims::check(claims, &expected, now)?)?;
         Ok(Bearer {
+            token: Arc::clone(text),
             origin: Origin::Own { token: token.id, key, means: token.means },
             holder: Holder::Client { id: token.client_id, practice: None, user: None },
             scopes: Narrowed::new(&token.scopes, &self.registry),
@@ -203,7 +216,7 @@ impl Bearers {
         })
     }
 
-    fn verify_trusted(&self, compact: &Compact<'_>, trusted: &Arc<Trusted>, now: Timestamp) -> Result<Bearer, Unread> {
+    fn verify_trusted(&self, text: &Token, compact: &Compact<'_>, trusted: &Arc<Trusted>, now: Timestamp) -> Result<Bearer, Unread> {
         let issuer = trusted.issuer();
         let keys = trusted.keys();
         let want = |invalid| trusted.want(keys.as_ref()).map_or(Unread::Invalid(invalid), Unread::KeyWanted);
@@ -214,12 +227,18 @@ impl Bearers {
         };
         let key = SignedBy::new(Arc::clone(set), compact.kid()).ok_or(Invalid::UnknownKey)?;
         let Spoken { client, practice, user, scopes, expires_at, issued_at } = issuer.read(&verified, now)?;
+        let mut scopes = scopes;
+        if client.is_none() {
+            // Every scope there will ever be is for a practice to grant: here nobody has.
+            scopes.retain(|scope| !scope.is_all());
+        }
         let holder = match (client, practice) {
             (Some(id), practice) => Holder::Client { id, practice, user },
             (None, Some(practice)) => Holder::Team { practice, user },
             (None, None) => return Err(Invalid::Claim("practice_claim").into()),
         };
         Ok(Bearer {
+            token: Arc::clone(text),
             origin: Origin::Trusted { issuer: Arc::clone(trusted), key },
             holder,
             scopes: Narrowed::new(&scopes, &self.registry),

@@ -343,7 +343,11 @@ impl Gate {
             return Ok(());
         }
         let now = clock::now();
-        let judged = self.replica.view(grace, |view| still(view, caller, permit, now));
+        let proof = match &caller.proof {
+            Proof::Secret(generation) => Proof::Secret(*generation),
+            Proof::Bearer(bearer) => Proof::Bearer(self.bearers.again(bearer, now)?),
+        };
+        let judged = self.replica.view(grace, |view| still(view, caller, &proof, permit, now));
         let (judged, _) = judged.map_err(|Stale| Denial::Unavailable)?;
         judged
     }
@@ -374,8 +378,8 @@ impl From<Denial> for Unable {
 
 type Judged = Result<(Party, Facts, Proof), CredentialFault>;
 
-fn still(view: &View<'_>, caller: &Caller, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
-    let facts = match (&caller.proof, caller.party.client_id()) {
+fn still(view: &View<'_>, caller: &Caller, proof: &Proof, permit: &Permit, now: Timestamp) -> Result<(), Denial> {
+    let facts = match (proof, caller.party.client_id()) {
         (Proof::Bearer(bearer), _) => bearer.stands(view, permit.peer, now).map(|(_, facts)| facts),
         (Proof::Secret(generation), Some(id)) => match view.client(id) {
             None => Err(CredentialFault::UnknownClient),

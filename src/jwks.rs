@@ -13,7 +13,7 @@ mod url;
 pub use address::Networks;
 pub use clients::ClientKeySets;
 pub use fetcher::Fetcher;
-pub use remote::{Fetched, MIN_INTERVAL, Observer, Remote};
+pub use remote::{Fetched, MAX_AGE, MIN_INTERVAL, Observer, Remote};
 pub use url::{check, is_loopback};
 
 use std::net::IpAddr;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use crate::access::{Denial, MalformedRequest};
 use crate::authn;
@@ -216,15 +217,17 @@ pub struct OAuth {
     own: Own,
     settings: config::OAuth,
     client_keys: ClientKeySets,
+    /// Where the store is used, to which its connections belong. What has begun there goes on if the caller leaves.
+    control: Handle,
     counts: Arc<Counts>,
 }
 
 impl OAuth {
     /// An authorization server of that name, which asks this gate who somebody is; keys of clients that are at a URL are
-    /// taken from `client_keys`.
+    /// taken from `client_keys`. Within the runtime to which the store belongs; requests may come on others.
     #[must_use]
     pub fn new(gate: Arc<Gate>, lifecycle: Lifecycle, own: Own, settings: config::OAuth, client_keys: ClientKeySets) -> Self {
-        Self { gate, lifecycle, own, settings, client_keys, counts: Arc::default() }
+        Self { gate, lifecycle, own, settings, client_keys, control: Handle::current(), counts: Arc::default() }
     }
 
     /// How many tokens were issued, and revoked by themselves.
@@ -264,6 +267,11 @@ impl OAuth {
             Endpoint::Introspect => Ok((self.introspect(request, learnt).await?, None)),
             Endpoint::Revoke => Ok((self.revoke(request, learnt).await?, None)),
         }
+    }
+
+    /// Works with the store, to the end.
+    async fn stored<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T, No> {
+        self.control.spawn(work).await.map_err(|_| No::Denied(Denial::Internal))
     }
 
     fn issuer(&self) -> &str {

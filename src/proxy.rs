@@ -107,15 +107,7 @@ pub struct Shared {
     active: Arc<Active>,
     inflight: Arc<Inflight>,
     stopping: AtomicBool,
-    own: Option<OwnEndpoints>,
-}
-
-/// What the gateway answers itself.
-pub struct OwnEndpoints {
-    /// Says what.
-    pub oauth: Arc<OAuth>,
-    /// Where it works: it waits for the store, which belongs to another runtime than the requests do.
-    pub runtime: tokio::runtime::Handle,
+    own: Option<Arc<OAuth>>,
 }
 
 impl Shared {
@@ -134,7 +126,7 @@ impl Shared {
 
     /// The same, which answers these paths itself.
     #[must_use]
-    pub fn with_own(self, own: Option<OwnEndpoints>) -> Self {
+    pub fn with_own(self, own: Option<Arc<OAuth>>) -> Self {
         Self { own, ..self }
     }
 

@@ -1,5 +1,6 @@
 //! Takes up a new route map: on SIGHUP, and when the file changes.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,17 @@ pub struct Reloader {
 
 #[derive(Default)]
 struct Last {
-    text: Vec<u8>,
+    /// What the route file said, and then each of the key files.
+    texts: Vec<Vec<u8>>,
+    key_files: Vec<PathBuf>,
     generation: u64,
+}
+
+impl Last {
+    fn read(routes: &Path, key_files: &[PathBuf]) -> Vec<Vec<u8>> {
+        let paths = std::iter::once(routes).chain(key_files.iter().map(PathBuf::as_path));
+        paths.map(|path| std::fs::read(path).unwrap_or_default()).collect()
+    }
 }
 
 impl Reloader {
@@ -51,8 +61,8 @@ impl Reloader {
         observer: Arc<Observer>,
         fetcher: Fetcher,
     ) -> Self {
-        let text = std::fs::read(&routes).unwrap_or_default();
-        let last = Mutex::new(Last { text, generation: 0 });
+        let key_files = config.routes.key_files.clone();
+        let last = Mutex::new(Last { texts: Last::read(&routes, &key_files), key_files, generation: 0 });
         let reloader = Self { routes, gateway: config.gateway, registry, gate, metrics, observer, fetcher, last };
         reloader.install(config.routes, &mut reloader.last.lock());
         reloader
@@ -64,8 +74,18 @@ impl Reloader {
     /// Everything that is wrong with the file.
     pub fn reload(&self) -> Result<(), Mistakes> {
         let mut last = self.last.lock();
-        last.text = std::fs::read(&self.routes).unwrap_or_default();
-        match config::load_routes(&self.routes, &self.gateway, &self.registry) {
+        last.texts = Last::read(&self.routes, &last.key_files);
+        let load = || config::load_routes(&self.routes, &self.gateway, &self.registry);
+        let mut loaded = load();
+        if let Ok(routes) = &loaded
+            && last.key_files != routes.key_files
+        {
+            // What is compared later is what was there before it was loaded: no change can fall in between.
+            last.key_files.clone_from(&routes.key_files);
+            last.texts = Last::read(&self.routes, &last.key_files);
+            loaded = load();
+        }
+        match loaded {
             Ok(routes) => {
                 let count = routes.table.routes().len();
                 self.install(routes, &mut last);
@@ -80,10 +100,18 @@ impl Reloader {
         }
     }
 
-    /// Reloads if the file says something else than when it was last read.
+    /// Whether a file of this name is one of those that the route map is made from.
+    fn concerned_by(&self, name: Option<&OsStr>) -> bool {
+        name == self.routes.file_name() || self.last.lock().key_files.iter().any(|path| name == path.file_name())
+    }
+
+    /// Reloads if a file says something else than when it was last read.
     fn reload_if_changed(&self) {
-        let text = std::fs::read(&self.routes).unwrap_or_default();
-        if self.last.lock().text != text {
+        let changed = {
+            let last = self.last.lock();
+            last.texts != Last::read(&self.routes, &last.key_files)
+        };
+        if changed {
             // What is wrong has been logged.
             let _ = self.reload();
         }
@@ -114,7 +142,7 @@ impl Reloader {
     }
 }
 
-/// Reloads on every change of the file, for as long as the returned watcher lives.
+/// Reloads on every change of the route file, and of key files beside it, for as long as the returned watcher lives.
 ///
 /// # Errors
 /// When the operating system cannot watch the folder.
@@ -123,11 +151,12 @@ pub fn watch(reloader: &Arc<Reloader>) -> anyhow::Result<RecommendedWatcher> {
     let file = reloader.routes.clone();
     // The folder, not the file: editors write another file and rename it.
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let name = file.file_name().map(ToOwned::to_owned);
+    let concerned = Arc::downgrade(reloader);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // An error may hide a change; a full channel has one to look at already.
         let concerns = event.map_or(true, |event| {
-            !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(|path| path.file_name() == name.as_deref()))
+            let named = |path: &PathBuf| concerned.upgrade().is_some_and(|reloader| reloader.concerned_by(path.file_name()));
+            !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(named))
         });
         if concerns {
             let _ = sender.try_send(());

@@ -27,7 +27,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limit::TierNames;
 use crate::metrics::{Metrics, TokenFigures};
 use crate::oauth::OAuth;
-use crate::proxy::{self, Active, Bound, Certificate, OwnEndpoints, Settings, Shared};
+use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
 use crate::reload::{self, Reloader};
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Actor, Store};
@@ -200,7 +200,7 @@ impl Server {
                     signing_keys: replica.ring().len(),
                 }
             });
-            OwnEndpoints { oauth, runtime: tokio::runtime::Handle::current() }
+            oauth
         });
         if let Some(oauth) = &gateway.oauth {
             first_signing_key(&lifecycle, oauth).await;

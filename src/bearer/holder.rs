@@ -17,6 +17,8 @@ use crate::token::Means;
 /// A token that was found genuine.
 #[derive(Debug)]
 pub struct Bearer {
+    /// Itself, to be read again when what its issuer is trusted for has changed.
+    pub(super) token: Arc<[u8]>,
     pub(super) origin: Origin,
     pub(super) holder: Holder,
     pub(super) scopes: Narrowed,
@@ -68,9 +70,17 @@ pub(super) struct Narrowed {
 impl Narrowed {
     pub(super) fn new(scopes: &[ScopeToken], registry: &ScopeRegistry) -> Self {
         let known = registry.known();
-        let names: Vec<_> = scopes.iter().filter_map(|scope| registry.find(scope).map(|set| (scope.clone(), set))).collect();
+        let (mut names, mut unknown): (Vec<(ScopeToken, ScopeSet)>, bool) = (Vec::new(), false);
+        for scope in scopes {
+            match registry.find(scope) {
+                None => unknown = true,
+                // What is said twice is not kept twice.
+                Some(_) if names.iter().any(|(name, _)| name == scope) => {}
+                Some(set) => names.push((scope.clone(), set)),
+            }
+        }
         let set = names.iter().fold(ScopeSet::EMPTY, |all, (_, set)| all.union(*set));
-        let known_of = (names.len() < scopes.len()).then_some(known);
+        let known_of = unknown.then_some(known);
         Self { set, header: header(names.iter().map(|(name, _)| name)), names: names.into(), known_of }
     }
 
@@ -121,6 +131,9 @@ impl Bearer {
     /// # Errors
     /// Why it counts no longer, though it is genuine and its time is not over.
     pub fn stands(&self, view: &View<'_>, peer: IpAddr, now: Timestamp) -> Result<(Party, Facts), CredentialFault> {
+        if self.is_over(now) {
+            return Err(CredentialFault::TokenExpired);
+        }
         match &self.origin {
             Origin::Own { key, .. } if !view.trusts(key) => return Err(CredentialFault::KeyEnded),
             Origin::Own { token, .. } if view.is_revoked(*token) => return Err(CredentialFault::TokenRevoked),

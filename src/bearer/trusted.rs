@@ -1,6 +1,7 @@
 //! Issuers that are trusted beside ourselves, as long as the route map names them and their keys are theirs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -12,13 +13,32 @@ use crate::token::{Issuer, KeySet, KeySource, PublicKey};
 pub struct Trusted {
     issuer: Arc<Issuer>,
     keys: Keys,
-    retired: watch::Sender<bool>,
+    retired: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Keys {
     Here(Arc<KeySet>),
-    There(Arc<Remote>),
+    There(Arc<Followed>),
+}
+
+/// Keys that are kept current until they are let go.
+#[derive(Debug)]
+struct Followed {
+    remote: Arc<Remote>,
+    let_go: watch::Sender<bool>,
+}
+
+impl Followed {
+    fn new(remote: Arc<Remote>) -> Arc<Self> {
+        let let_go = watch::Sender::new(false);
+        let mut told = let_go.subscribe();
+        tokio::spawn(Arc::clone(&remote).run(async move {
+            // Dropped without a word means the same.
+            let _ = told.wait_for(|let_go| *let_go).await;
+        }));
+        Arc::new(Self { remote, let_go })
+    }
 }
 
 /// What a signature was checked with.
@@ -53,22 +73,16 @@ impl SignedBy {
 }
 
 impl Trusted {
-    /// Trusts an issuer, and keeps its keys current with `follow` if they are at a URL. Within a runtime then.
-    pub(super) fn new(issuer: Arc<Issuer>, follow: impl FnOnce(&Issuer, &Arc<str>) -> Arc<Remote>) -> Self {
-        let retired = watch::Sender::new(false);
-        let keys = match &issuer.keys {
-            KeySource::Set(set) => Keys::Here(Arc::clone(set)),
-            KeySource::Url(url) => {
-                let remote = follow(&issuer, url);
-                let mut retired = retired.subscribe();
-                tokio::spawn(Arc::clone(&remote).run(async move {
-                    // Dropped without a word means the same.
-                    let _ = retired.wait_for(|retired| *retired).await;
-                }));
-                Keys::There(remote)
-            }
+    /// Trusts an issuer, and keeps its keys current with `follow` if they are at a URL, unless those of `before` are the same.
+    /// Within a runtime then.
+    pub(super) fn new(issuer: Arc<Issuer>, before: Option<&Self>, follow: impl FnOnce(&Issuer, &Arc<str>) -> Arc<Remote>) -> Self {
+        let same = before.filter(|before| before.issuer.keys == issuer.keys && before.issuer.refresh == issuer.refresh);
+        let keys = match (same.map(|same| &same.keys), &issuer.keys) {
+            (Some(Keys::There(followed)), _) => Keys::There(Arc::clone(followed)),
+            (_, KeySource::Set(set)) => Keys::Here(Arc::clone(set)),
+            (_, KeySource::Url(url)) => Keys::There(Followed::new(follow(&issuer, url))),
         };
-        Self { issuer, keys, retired }
+        Self { issuer, keys, retired: AtomicBool::new(false) }
     }
 
     /// What is believed of it.
@@ -81,13 +95,14 @@ impl Trusted {
     pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
         match &self.keys {
             Keys::Here(set) => Some(Arc::clone(set)),
-            Keys::There(remote) => remote.keys(),
+            Keys::There(followed) => followed.remote.keys(),
         }
     }
 
     /// What can be done about a key that is not in `without`; `None`: nothing.
     pub(super) fn want(&self, without: Option<&Arc<KeySet>>) -> Option<Wanted> {
-        let Keys::There(remote) = &self.keys else { return None };
+        let Keys::There(followed) = &self.keys else { return None };
+        let remote = &followed.remote;
         let (current, generation) = remote.current();
         let same = match (without, &current) {
             (Some(without), Some(current)) => Arc::ptr_eq(without, current),
@@ -109,10 +124,20 @@ impl Trusted {
     /// Whether it is no longer trusted.
     #[must_use]
     pub fn is_retired(&self) -> bool {
-        *self.retired.borrow()
+        self.retired.load(Ordering::Acquire)
     }
 
-    pub(super) fn retire(&self) {
-        self.retired.send_replace(true);
+    /// It is no longer trusted; its keys are let go unless somebody goes on with them.
+    pub(super) fn retire(&self, keys_go_on: bool) {
+        self.retired.store(true, Ordering::Release);
+        if let Keys::There(followed) = &self.keys
+            && !keys_go_on
+        {
+            followed.let_go.send_replace(true);
+        }
+    }
+
+    pub(super) fn shares_keys_with(&self, other: &Self) -> bool {
+        matches!((&self.keys, &other.keys), (Keys::There(one), Keys::There(other)) if Arc::ptr_eq(one, other))
     }
 }

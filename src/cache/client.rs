@@ -256,6 +256,11 @@ impl ClientRecord {
         self.keys.as_deref()
     }
 
+    /// Whether it is revoked or expired: then nothing that it shows counts.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.revoked || self.expires_at.is_some_and(|end| now >= end)
+    }
+
     /// Whether what a token was got with still works.
     pub fn means_usable(&self, means: &Means, now: Timestamp) -> bool {
         match means {

@@ -103,7 +103,7 @@ struct Keys {
     /// Its public keys for signed assertions (`private_key_jwt`): a file with a JWK set
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
-    /// Where its public keys are (a JWK set), of https: they are fetched when it shows who it is, and kept for 5 minutes
+    /// Where its public keys are (a JWK set), of https: they are fetched when it shows who it is, and kept for 5 minutes; tokens got with a key that is withdrawn there live to their end, and end at once with another URL or none
     #[arg(long, value_name = "URL", conflicts_with = "jwks")]
     jwks_url: Option<String>,
 }

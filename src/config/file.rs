@@ -367,7 +367,7 @@ pub struct IssuerFile {
     pub issuer: String,
     /// Where its keys are (RFC 7517), as `https://login.example.test/jwks.json`. Exactly one of `jwks_url` and `jwks_file` is given.
     pub jwks_url: Option<String>,
-    /// A file with its keys. A relative path counts from this file; it is read when the route map is.
+    /// A file with its keys. A relative path counts from this file; it is read when the route map is, which is again when one of them changes, if they are in one folder.
     pub jwks_file: Option<PathBuf>,
     /// Its tokens must be for one of these: `aud`.
     pub audiences: Vec<String>,
@@ -382,7 +382,7 @@ pub struct IssuerFile {
     /// The claim with the scopes, as words in a text or as a list of texts; `scope`. A token without it has none.
     pub scope_claim: Option<String>,
     /// How far its clock and ours may be apart, in seconds; 30.
-    #[schemars(range(max = 300))]
+    #[schemars(range(max = 60))]
     pub leeway_secs: Option<u32>,
     /// How often keys are fetched from `jwks_url`, in seconds; 300.
     #[schemars(range(min = 10, max = 86_400))]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct RouteMap {
     pub ignore_case: bool,
     /// Who else issues tokens that are believed.
     pub issuers: Vec<Arc<Issuer>>,
+    /// The files that were read for this beside the route file.
+    pub key_files: Vec<PathBuf>,
     /// Where all this stands, for whoever finds something in it.
     pub(super) places: Places,
 }
@@ -91,9 +93,10 @@ pub(super) fn build(
         }
     }
     let issuers = issuers::build(&file.issuers, base, gateway, found);
+    let key_files = file.issuers.iter().filter_map(|issuer| issuer.jwks_file.as_ref()).map(|path| base.join(path)).collect();
     let (ignore_case, places) = (file.ignore_case, Places::new(file, found));
     match RouteTable::new(routes, ignore_case) {
-        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case, issuers, places }),
+        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case, issuers, key_files, places }),
         Err(conflicts) => {
             for conflict in conflicts {
                 let first = found.node.nearest(&[Key("routes"), Index(conflict.first.0 as usize), Key("prefix")]).place.clone();

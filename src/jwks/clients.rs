@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
-use super::source::{Fetch, Source};
+use super::source::{Fetch, Held, Source};
 use super::{Error, Fetcher, MIN_INTERVAL, Networks, Observer, url};
 use crate::token::KeySet;
 
@@ -32,6 +33,7 @@ pub struct ClientKeySets {
     fetch: Fetch,
     observer: Observer,
     ages: Ages,
+    runtime: Handle,
     sources: Mutex<Sources>,
 }
 
@@ -54,7 +56,7 @@ impl std::fmt::Debug for ClientKeySets {
 }
 
 impl ClientKeySets {
-    /// No keys yet.
+    /// No keys yet. Within the runtime that fetches are to run on.
     #[must_use]
     pub fn new(fetcher: Fetcher) -> Self {
         Self::with(fetcher.networks().clone(), fetcher.into_fetch(), AGES)
@@ -62,7 +64,7 @@ impl ClientKeySets {
 
     pub(super) fn with(networks: Networks, fetch: Fetch, ages: Ages) -> Self {
         // There may be as many URLs as clients: none has a metric of its own.
-        Self { networks, fetch, observer: Arc::new(|_| {}), ages, sources: Mutex::default() }
+        Self { networks, fetch, observer: Arc::new(|_| {}), ages, runtime: Handle::current(), sources: Mutex::default() }
     }
 
     /// The keys behind `url`, and how often they have changed. They are at most 5 minutes old, or an hour if they cannot be
@@ -73,13 +75,17 @@ impl ClientKeySets {
     /// [`Error`] says why there are none. After a fetch that failed the same is said until [`MIN_INTERVAL`] is over.
     pub async fn keys(&self, url: &str, unknown_to: Option<u64>) -> Result<(Arc<KeySet>, u64), Error> {
         let source = self.source(url)?;
-        if let Some(held) = source.held_for(self.ages.fresh)
-            && unknown_to != Some(held.1)
+        let held = |longest| {
+            let Held { keys, generation } = source.held(longest);
+            keys.map(|keys| (keys, generation))
+        };
+        if let Some(fresh) = held(self.ages.fresh)
+            && unknown_to != Some(fresh.1)
         {
-            return Ok(held);
+            return Ok(fresh);
         }
         source.refresh(self.ages.interval).await;
-        source.held_for(self.ages.stale).ok_or_else(|| source.failed().unwrap_or(Error::Slow))
+        held(self.ages.stale).ok_or_else(|| source.failed().unwrap_or(Error::Slow))
     }
 
     fn source(&self, url: &str) -> Result<Arc<Source>, Error> {
@@ -97,7 +103,7 @@ impl ClientKeySets {
             oldest.map(|url| sources.by_url.remove(&url));
         }
         let url: Arc<str> = url.into();
-        let source = Source::new(Arc::clone(&url), Arc::clone(&self.fetch), Arc::clone(&self.observer));
+        let source = Source::new(Arc::clone(&url), Arc::clone(&self.fetch), Arc::clone(&self.observer), self.runtime.clone());
         sources.by_url.insert(url, Used { source: Arc::clone(&source), last });
         Ok(source)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Response, Url, header, redirect};
+use tokio::sync::Semaphore;
 
 use super::{Error, Networks, url};
 use crate::tls;
@@ -17,6 +18,8 @@ use crate::token::KeySet;
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long all of it may take.
 pub(super) const WHOLE: Duration = Duration::from_secs(5);
+/// The most fetches under way: there may be as many URLs as clients.
+const AT_ONCE: usize = 16;
 /// The most that is read: an RSA key is 400 bytes, and an issuer has a handful.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
@@ -25,6 +28,7 @@ pub(super) const MAX_BYTES: usize = 256 * 1024;
 pub struct Fetcher {
     pub(super) client: Client,
     pub(super) networks: Networks,
+    pub(super) at_once: Arc<Semaphore>,
 }
 
 impl Fetcher {
@@ -43,7 +47,7 @@ impl Fetcher {
             tracing::error!(error, "no keys can be fetched by HTTPS: install the root certificates of the system (ca-certificates)");
             made(builder(&networks).tls_certs_only([]))
         })?;
-        Ok(Self { client, networks })
+        Ok(Self { client, networks, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
     }
 
     /// What may be connected to.
@@ -59,7 +63,11 @@ impl Fetcher {
     /// [`Error`] says why there is none.
     pub async fn fetch(&self, url: &str) -> Result<KeySet, Error> {
         let url = url::parse(url, &self.networks)?;
-        let body = tokio::time::timeout(WHOLE, self.body(url.clone())).await.map_err(|_| Error::Slow)??;
+        let body = tokio::time::timeout(WHOLE, async {
+            let _turn = self.at_once.acquire().await;
+            self.body(url.clone()).await
+        });
+        let body = body.await.map_err(|_| Error::Slow)??;
         let (keys, left_out) = KeySet::from_jwks(&body)?;
         if let (true, Some(why)) = (keys.is_empty(), left_out.first()) {
             tracing::info!(%url, %why, "no key in the set can be used");

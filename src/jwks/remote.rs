@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use tokio::runtime::Handle;
 
 use super::Fetcher;
 use super::source::{Fetch, Source};
@@ -12,6 +13,8 @@ use crate::token::KeySet;
 
 /// The least time between a fetch and the next one that a token asks for: tokens with unknown keys cost nothing to make.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(30);
+/// How old the keys of an issuer that cannot be reached may get.
+pub const MAX_AGE: Duration = Duration::from_hours(24);
 /// The first pause after a fetch that has failed; each one after that is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -55,7 +58,7 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// The keys behind `url`, which are not fetched before [`Remote::run`].
+    /// The keys behind `url`, which are not fetched before [`Remote::run`]. Within the runtime that fetches are to run on.
     #[must_use]
     pub fn new(url: impl Into<Arc<str>>, refresh: Duration, fetcher: Fetcher, observer: Observer) -> Arc<Self> {
         Self::paced(url, refresh, MIN_INTERVAL, fetcher, observer)
@@ -68,7 +71,7 @@ impl Remote {
     }
 
     pub(super) fn with(url: Arc<str>, refresh: Duration, interval: Duration, fetch: Fetch, observer: Observer) -> Arc<Self> {
-        Arc::new(Self { source: Source::new(url, fetch, observer), refresh, interval })
+        Arc::new(Self { source: Source::new(url, fetch, observer, Handle::current()), refresh, interval })
     }
 
     /// Where the keys are.
@@ -77,7 +80,8 @@ impl Remote {
         self.source.url()
     }
 
-    /// The last good set; `None` before the first one. While the issuer does not answer it stays as it is.
+    /// The last good set; `None` before the first one. While the issuer does not answer it stays as it is, but not for longer
+    /// than [`MAX_AGE`]: a key that was withdrawn must not be believed for ever because nobody could hear of it.
     #[must_use]
     pub fn keys(&self) -> Option<Arc<KeySet>> {
         self.current().0
@@ -92,7 +96,7 @@ impl Remote {
     /// Both, of one moment.
     #[must_use]
     pub fn current(&self) -> (Option<Arc<KeySet>>, u64) {
-        let held = self.source.held();
+        let held = self.source.held(MAX_AGE);
         (held.keys, held.generation)
     }
 

@@ -62,24 +62,19 @@ pub(super) struct Held {
 }
 
 impl Source {
-    /// Within the runtime that fetches are to run on.
-    pub fn new(url: Arc<str>, fetch: Fetch, observer: Observer) -> Arc<Self> {
-        Arc::new(Self { url, fetch, observer, runtime: Handle::current(), state: Mutex::default() })
+    pub fn new(url: Arc<str>, fetch: Fetch, observer: Observer, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { url, fetch, observer, runtime, state: Mutex::default() })
     }
 
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    pub fn held(&self) -> Held {
-        self.state.lock().held.clone()
-    }
-
-    /// The last good set if it is not older than `longest`.
-    pub fn held_for(&self, longest: Duration) -> Option<(Arc<KeySet>, u64)> {
+    /// The last good set, without its keys if it is older than `longest`.
+    pub fn held(&self, longest: Duration) -> Held {
         let state = self.state.lock();
-        let keys = state.held.keys.clone().filter(|_| boot_time().since(state.fetched) < longest)?;
-        Some((keys, state.held.generation))
+        let Held { keys, generation } = state.held.clone();
+        Held { keys: keys.filter(|_| boot_time().since(state.fetched) < longest), generation }
     }
 
     /// What ended the last fetch, if it brought nothing.
@@ -121,27 +116,31 @@ impl Source {
     }
 
     fn take(&self, result: Result<KeySet, Error>, began: BootTime) -> Fetched {
-        let mut state = self.state.lock();
-        match result {
-            Ok(keys) => {
-                if state.failed.take().is_some() {
-                    tracing::info!(url = &*self.url, "keys can be fetched again");
+        // Nothing is logged while others wait for the lock.
+        let (fetched, failed, failed_before) = {
+            let mut state = self.state.lock();
+            let (fetched, failed) = match result {
+                Ok(keys) => {
+                    state.fetched = began;
+                    let same = state.held.keys.as_deref() == Some(&keys);
+                    if !same {
+                        state.held = Held { keys: Some(Arc::new(keys)), generation: state.held.generation + 1 };
+                    }
+                    (if same { Fetched::Unchanged } else { Fetched::Changed }, None)
                 }
-                state.fetched = began;
-                if state.held.keys.as_deref() == Some(&keys) {
-                    return Fetched::Unchanged;
-                }
-                state.held = Held { keys: Some(Arc::new(keys)), generation: state.held.generation + 1 };
-                Fetched::Changed
+                Err(error) => (Fetched::Failed, Some(error)),
+            };
+            let before = std::mem::replace(&mut state.failed, failed.clone());
+            (fetched, failed, before.is_some())
+        };
+        match failed {
+            None if failed_before => tracing::info!(url = &*self.url, "keys can be fetched again"),
+            // Once, until it is over.
+            Some(error) if !failed_before => {
+                tracing::warn!(url = &*self.url, error = chain(&error), "keys cannot be fetched; the last ones are kept for a while");
             }
-            Err(error) => {
-                // Once, until it is over.
-                if state.failed.is_none() {
-                    tracing::warn!(url = &*self.url, error = chain(&error), "keys cannot be fetched; the last ones are kept");
-                }
-                state.failed = Some(error);
-                Fetched::Failed
-            }
+            _ => {}
         }
+        fetched
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{No, OAuth, Request};
+use super::{Learnt, No, OAuth, Request};
 use crate::access::{CredentialFault, Denial};
 use crate::bearer::LEEWAY;
 use crate::cache::{ClientRecord, OwnKeys, Party, Stale};
@@ -24,7 +24,13 @@ const MAX_JTI: usize = 256;
 impl OAuth {
     /// The client that has signed the assertion, which nobody has used before. `named`: the client that the request names,
     /// if it names one.
-    pub(super) async fn by_assertion(&self, assertion: &str, named: &[u8], request: &Request) -> Result<(Party, Means), No> {
+    pub(super) async fn by_assertion(
+        &self,
+        assertion: &str,
+        named: &[u8],
+        request: &Request,
+        learnt: &mut Learnt,
+    ) -> Result<(Party, Means), No> {
         let now = clock::now();
         let fault = |fault: CredentialFault| self.refused(fault, request.peer);
         let invalid = |invalid: Invalid| self.refused(invalid.into(), request.peer);
@@ -36,6 +42,10 @@ impl OAuth {
             return Err(fault(CredentialFault::Malformed));
         }
         let client = self.live(id, request)?;
+        // For one that is over nothing is fetched; that it is, is told to nobody who has not proven to be it.
+        if client.is_over(now) {
+            return Err(fault(CredentialFault::Revoked));
+        }
         let (verified, means) = self.signed(&compact, &client, request).await?;
         let text = id.to_text();
         let (jti, until) = self.claims(&verified, &text, request, now).map_err(invalid)?;
@@ -45,15 +55,19 @@ impl OAuth {
             return Err(fault(CredentialFault::KeyEnded));
         }
         self.may_act(&client.facts(request.peer, now), request.peer)?;
+        let party = Party::Client(client);
+        // Before it is written down that the assertion is used: that costs more than anything else here.
+        self.counted(&party, learnt)?;
+        let store = Arc::clone(self.lifecycle.store());
         let digest = Sha256::digest(jti.as_bytes()).into();
-        let first = self.lifecycle.store().use_assertion(id, digest, until).await.map_err(|error| {
+        let first = self.stored(async move { store.use_assertion(id, digest, until).await }).await?.map_err(|error| {
             tracing::error!(error = %chain(&error), "whether an assertion was used before cannot be told");
             No::Denied(Denial::Unavailable)
         })?;
         if !first {
             return Err(fault(CredentialFault::Replayed));
         }
-        Ok((Party::Client(client), means))
+        Ok((party, means))
     }
 
     fn live(&self, id: ClientId, request: &Request) -> Result<Arc<ClientRecord>, No> {

@@ -65,15 +65,21 @@ impl OAuth {
     }
 
     async fn of_client(&self, shown: Shown<'_>, request: &Request, learnt: &mut Learnt) -> Result<Authenticated, No> {
-        let (party, means) = match shown.assertion {
-            Some(assertion) => self.by_assertion(assertion, &shown.name, request).await?,
-            None => self.by_secret(&shown, request.peer)?,
-        };
-        let party = learnt.party.insert(party).clone();
-        let (quota, passes) = self.gate.count(&party);
-        learnt.quota = quota;
-        passes?;
+        if let Some(assertion) = shown.assertion {
+            let (party, means) = self.by_assertion(assertion, &shown.name, request, learnt).await?;
+            return Ok(Authenticated { party, means });
+        }
+        let (party, means) = self.by_secret(&shown, request.peer)?;
+        self.counted(&party, learnt)?;
         Ok(Authenticated { party, means })
+    }
+
+    /// Counts the request of a client that has shown who it is.
+    pub(super) fn counted(&self, party: &Party, learnt: &mut Learnt) -> Result<(), No> {
+        learnt.party = Some(party.clone());
+        let (quota, passes) = self.gate.count(party);
+        learnt.quota = quota;
+        Ok(passes?)
     }
 
     fn by_secret(&self, shown: &Shown<'_>, peer: IpAddr) -> Result<(Party, Means), No> {

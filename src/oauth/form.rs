@@ -15,11 +15,14 @@ impl Drop for Form {
     }
 }
 
+/// More than any request has a use for: each is compared with all before it.
+const MAX_PARAMETERS: usize = 32;
+
 impl Form {
     /// Reads the content of a request.
     ///
     /// # Errors
-    /// `invalid_request` for another type, and for a parameter that is there twice.
+    /// `invalid_request` for another type, for a parameter that is there twice, and for more than 32 of them.
     pub(super) fn read(content_type: Option<&HeaderValue>, content: &[u8]) -> Result<Self, Failure> {
         let media = content_type.and_then(|value| value.to_str().ok()).and_then(|value| value.split(';').next()).unwrap_or_default();
         if !media.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded") {
@@ -30,6 +33,9 @@ impl Form {
         }
         let mut form = Self(Vec::new());
         for (name, value) in form_urlencoded::parse(content) {
+            if form.0.len() == MAX_PARAMETERS {
+                return Err(Failure::request("there are too many parameters"));
+            }
             if form.0.iter().any(|(known, _)| *known == name) {
                 return Err(Failure::request("a parameter is there more than once"));
             }
@@ -67,6 +73,9 @@ mod tests {
         for twice in ["a=1&a=1", "a=&a=1", "a=1&%61=2"] {
             assert_eq!(Form::read(Some(&FORM), twice.as_bytes()).err().unwrap().code, "invalid_request", "{twice}");
         }
+        let many = |count: usize| (0..count).map(|n| format!("p{n}=")).collect::<Vec<_>>().join("&");
+        assert!(Form::read(Some(&FORM), many(MAX_PARAMETERS).as_bytes()).is_ok());
+        assert_eq!(Form::read(Some(&FORM), many(MAX_PARAMETERS + 1).as_bytes()).err().unwrap().code, "invalid_request");
         assert!(Form::read(Some(&FORM), b"a=\xff").is_err());
         for other in [None, Some(HeaderValue::from_static("application/json")), Some(HeaderValue::from_static("text/plain"))] {
             assert!(Form::read(other.as_ref(), b"{}").is_err());

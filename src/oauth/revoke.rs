@@ -30,12 +30,14 @@ impl OAuth {
         let Origin::Own { token, .. } = bearer.origin() else {
             return Err(Failure::new("unsupported_token_type", "the token was issued elsewhere: have it revoked there").into());
         };
-        let judged = self.gate.replica().view(Duration::ZERO, |view| bearer.stands(view, request.peer, now).is_ok());
-        let (counts, _) = judged.map_err(|Stale| No::Denied(Denial::Unavailable))?;
-        if counts {
+        // Also a token that does not count now: what it rests on may be put back.
+        let known = self.gate.replica().view(Duration::ZERO, |view| view.is_revoked(*token));
+        let (known, _) = known.map_err(|Stale| No::Denied(Denial::Unavailable))?;
+        if !known {
             let revoked = RevokedToken { id: *token, client_id: id, expires_at: bearer.expires_at(), revoked_at: now };
             let by = Actor { name: format!("client:{id}"), origin: request.peer.to_string() };
-            self.lifecycle.revoke_token(&revoked, &by).await.map_err(|error| {
+            let lifecycle = self.lifecycle.clone();
+            self.stored(async move { lifecycle.revoke_token(&revoked, &by).await }).await?.map_err(|error| {
                 tracing::error!(client = %id, error = %chain(&error), "a token could not be revoked, or not be seen to be");
                 No::Denied(Denial::Unavailable)
             })?;

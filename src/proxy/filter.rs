@@ -17,11 +17,11 @@ use super::context::Context;
 use super::headers::{self, Added};
 use super::respond::{self, Reply};
 use super::wire::{self, Limits};
-use super::{OwnEndpoints, REQUEST_ID, Shared, ids, own, request};
+use super::{REQUEST_ID, Shared, ids, own, request};
 use crate::access::{Denial, MalformedRequest};
 use crate::bearer::Wanted;
 use crate::gate;
-use crate::oauth::Endpoint;
+use crate::oauth::{Endpoint, OAuth};
 use crate::upstream::{Server, Upstream};
 
 /// The gateway as pingora sees it.
@@ -46,7 +46,7 @@ fn cause(error: &Error) -> String {
 
 impl Filter {
     /// What of the gateway's own the request is for, if it is.
-    fn own_endpoint(&self, header: &RequestHeader) -> Option<(&OwnEndpoints, Endpoint)> {
+    fn own_endpoint(&self, header: &RequestHeader) -> Option<(&OAuth, Endpoint)> {
         let own = self.shared.own.as_ref()?;
         let target = header.raw_path();
         let host = header.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();

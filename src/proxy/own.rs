@@ -9,9 +9,9 @@ use pingora::proxy::Session;
 use super::context::Context;
 use super::respond::{self, Reply};
 use super::wire::Limits;
-use super::{OwnEndpoints, REQUEST_ID, Shared, ids, request};
+use super::{REQUEST_ID, Shared, ids, request};
 use crate::access::Denial;
-use crate::oauth::{Content, Endpoint, FORM_LIMIT, Request};
+use crate::oauth::{Content, Endpoint, FORM_LIMIT, OAuth, Request};
 use crate::record::ANSWERED;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -22,16 +22,14 @@ const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"SigmaMD API\"
 /// Answers a request for one of the endpoints.
 pub(super) async fn answer(
     shared: &Shared,
-    own: &OwnEndpoints,
+    own: &OAuth,
     endpoint: Endpoint,
     session: &mut Session,
     context: &mut Context,
 ) -> pingora::Result<()> {
     match asked(shared, endpoint, session, context).await? {
         Ok(asked) => {
-            let oauth = std::sync::Arc::clone(&own.oauth);
-            let answer = own.runtime.spawn(async move { oauth.respond(asked).await }).await;
-            let Ok(answer) = answer else { return refuse(Denial::Internal, session, context).await };
+            let answer = own.respond(asked).await;
             (context.party, context.quota) = (answer.party, answer.quota);
             write(answer.content, session, context).await
         }

@@ -9,7 +9,7 @@ use super::{Algorithm, Invalid, KeySet, json};
 /// The longest token that is looked at, in bytes.
 pub const MAX_LENGTH: usize = 8 * 1024;
 /// More than any `kid` needs.
-const MAX_KID: usize = 256;
+pub(super) const MAX_KID: usize = 256;
 
 /// Parameters that would have a token say how it is to be checked (RFC 8725 §3.10), that change what the signature is over
 /// (RFC 7797), or that have to be understood (RFC 7515 §4.1.11), which none of them is.

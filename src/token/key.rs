@@ -9,6 +9,7 @@ use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::jws::MAX_KID;
 use super::{Algorithm, json};
 
 /// The most keys that a set may have: an issuer has a handful.
@@ -226,6 +227,10 @@ impl PublicKey {
             }
         }
         key.kid = text("kid")?.map(str::to_owned);
+        // No token could name it.
+        if key.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID) {
+            return Err(MalformedKey::Member("kid"));
+        }
         Ok(key)
     }
 

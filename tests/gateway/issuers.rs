@@ -18,6 +18,9 @@ use crate::support::{ROUTES, World};
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// Whoever waits for an answer to become another one asks often.
+const MANY_FAILURES: &str = "[limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000\n";
+
 /// A server with keys.
 #[derive(Clone, Default)]
 struct Keys {
@@ -56,8 +59,12 @@ fn signed(key: &SigningKey, claims: &Value) -> String {
 
 /// A token of the issuer for the member.
 fn token(key: &SigningKey) -> String {
+    token_for("https://api.test", key)
+}
+
+fn token_for(audience: &str, key: &SigningKey) -> String {
     let claims = json!({
-        "iss": "https://login.test", "aud": "https://api.test", "exp": now().0 / 1000 + 600,
+        "iss": "https://login.test", "aud": audience, "exp": now().0 / 1000 + 600,
         "org": "practice-1", "sub": "member-1", "scope": "openid billing",
     });
     signed(key, &claims)
@@ -69,7 +76,7 @@ async fn world(keys: &Keys) -> World {
          algorithms = [\"ES256\"]\npractice_claim = \"org\"\nuser_claim = \"sub\"\nrefresh_secs = 10\n",
         keys.start().await
     );
-    World::with("[oauth]\nkey_networks = [\"127.0.0.0/8\"]\n", &format!("{ROUTES}{block}")).await
+    World::with(&format!("{MANY_FAILURES}[oauth]\nkey_networks = [\"127.0.0.0/8\"]\n"), &format!("{ROUTES}{block}")).await
 }
 
 async fn status(world: &World, path: &str, token: &str) -> u16 {
@@ -95,6 +102,11 @@ async fn an_issuer_changes_its_keys_while_the_gateway_serves() {
     // While it is down, what is known goes on.
     keys.say(None);
     world.metric("sigmagate_key_fetches_total{issuer=\"https://login.test\",result=\"failed\"}").await;
+    assert_eq!((status(&world, "/billing", &by_a).await, status(&world, "/billing", &by_b).await), (200, 401));
+    // What else the block says can be changed meanwhile.
+    let routes = std::fs::read_to_string(world.path("routes.toml")).unwrap();
+    std::fs::write(world.path("routes.toml"), routes.replace("[\"https://api.test\"]", "[\"https://api.test\", \"urn:new\"]")).unwrap();
+    becomes(&world, &token_for("urn:new", &a), 200).await;
     assert_eq!((status(&world, "/billing", &by_a).await, status(&world, "/billing", &by_b).await), (200, 401));
     // Another key, and the first one withdrawn.
     keys.say(Some(&[&b]));
@@ -133,6 +145,27 @@ async fn an_issuer_that_was_never_reached_is_no_fault_of_the_caller() {
     )
     .unwrap();
     becomes(&world, &token, 401).await;
+    world.server.unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_a_file_are_taken_up_when_it_changes() {
+    let (a, b) = (key(), key());
+    let world = World::with(MANY_FAILURES, ROUTES).await;
+    let says = |key: &SigningKey| {
+        let (next, text) = (world.path("next"), json!({ "keys": [key.public().to_jwk()] }).to_string());
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, world.path("login.jwks")).unwrap();
+    };
+    says(&a);
+    let routes = std::fs::read_to_string(world.path("routes.toml")).unwrap();
+    let block = "\n[[issuers]]\nissuer = \"https://login.test\"\njwks_file = \"login.jwks\"\naudiences = [\"https://api.test\"]\n\
+                 algorithms = [\"ES256\"]\npractice_claim = \"org\"\nuser_claim = \"sub\"\n";
+    std::fs::write(world.path("routes.toml"), routes + block).unwrap();
+    becomes(&world, &token(&a), 200).await;
+    says(&b);
+    becomes(&world, &token(&a), 401).await;
+    assert_eq!(status(&world, "/billing", &token(&b)).await, 200);
     world.server.unwrap().stop().await;
 }
 

@@ -112,7 +112,7 @@ fn every_mistake_of_an_issuer_is_told() {
         (and("practice_claim = \"\""), "issuers[0].practice_claim: is empty: name a claim, or leave it out"),
         (and("user_claim = \"\""), "issuers[0].user_claim: is empty"),
         (and("scope_claim = \"\""), "issuers[0].scope_claim: is empty"),
-        (and("leeway_secs = 301"), "issuers[0].leeway_secs: 301 is out of bounds: expected an integer from 0 to 300"),
+        (and("leeway_secs = 61"), "issuers[0].leeway_secs: 61 is out of bounds: expected an integer from 0 to 60"),
         (and("refresh_secs = 9"), "issuers[0].refresh_secs: 9 is out of bounds: expected an integer from 10 to 86400"),
         (and("refresh_secs = 86401"), "issuers[0].refresh_secs: 86401 is out of bounds"),
         (and("clientclaim = \"a\""), "issuers[0].clientclaim: unknown key; did you mean `client_claim`?"),

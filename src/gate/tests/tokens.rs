@@ -130,11 +130,17 @@ fn a_token_that_is_not_ours_or_not_for_now_is_refused_each_time_it_comes() {
     // A known token is over when its time is, known or not.
     let (short, lasting) = (AccessToken { expires_at: seconds(-leeway + 300), ..good.clone() }, issuing.signed(&good));
     let short = issuing.signed(&short);
+    let begun = issuing.world.decide("GET /billing", Some(&short));
     while issuing.world.label("GET /billing", Some(&short)) == "permit" {
         std::thread::yield_now();
     }
     assert_eq!(issuing.world.label("GET /billing", Some(&short)), "token_expired");
     assert_eq!(issuing.world.label("GET /billing", Some(&lasting)), "permit");
+    // And what it has begun ends at the next occasion.
+    if let Ok(begun) = begun {
+        issuing.world.replica.touch();
+        assert_eq!(issuing.world.gate.recheck(&begun).unwrap_err().label(), "token_expired");
+    }
 }
 
 #[test]

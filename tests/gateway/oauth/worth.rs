@@ -1,6 +1,11 @@
 //! What a token is worth, who may ask, and who may end it.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sigmagate::clock::now;
+use sigmagate::entity::ClientKeys;
+use sigmagate::lifecycle::Overlap;
+use sigmagate::store::ClientEdit;
 use sigmagate::token::{Algorithm, SigningKey};
 
 use super::{Answer, CORE_SECRET, GRANT, Issuing, check_headers, part, send};
@@ -159,6 +164,46 @@ async fn a_token_is_over_once_its_own_client_has_said_so_and_nobody_else_can() {
     active(issuing.by("billing", INTROSPECT, &[("token", &another)]), "its neighbour goes on").await;
     assert_eq!(issuing.status("/billing", &another).await, 200);
     assert_eq!(issuing.status("/billing", &issuing.token("billing").await).await, 200, "and so does the client");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_does_not_count_now_is_revoked_all_the_same() {
+    let issuing = Issuing::new().await;
+    let world = &issuing.world;
+    let keys = ClientKeys::Jwks(json!({ "keys": [issuing.key.public().to_jwk()] }).to_string().into());
+    let id = issuing.signs.parse().unwrap();
+    let has = async |keys: &ClientKeys| {
+        let edit = ClientEdit { keys: Some(keys.clone()), ..ClientEdit::default() };
+        world.lifecycle.edit(id, edit, &world.by).await.unwrap();
+    };
+    let answer = send(issuing.by_assertion("/oauth/token", &issuing.assertion(&json!({}), &json!({})), &[GRANT])).await;
+    let token = answer.json["access_token"].as_str().unwrap();
+    let secret = world.lifecycle.rotate(id, Overlap::None, &world.by).await.unwrap().secret;
+    has(&ClientKeys::None).await;
+    assert_eq!(issuing.status("/billing", token).await, 401);
+    let revoked = send(issuing.form(REVOKE, &[("token", token)]).basic_auth(&issuing.signs, Some(secret.reveal()))).await;
+    assert_eq!(revoked.status, 200);
+    has(&keys).await;
+    assert_eq!(issuing.status("/billing", token).await, 401, "the key is back, and the token is not");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assertion_beyond_the_limit_costs_no_write() {
+    let issuing = Issuing::new().await;
+    let world = &issuing.world;
+    let id = issuing.signs.parse().unwrap();
+    world.lifecycle.edit(id, ClientEdit { tier: Some(Some("one".into())), ..ClientEdit::default() }, &world.by).await.unwrap();
+    let unused = loop {
+        let jti = uuid::Uuid::new_v4().to_string();
+        let assertion = issuing.assertion(&json!({}), &json!({ "jti": jti }));
+        let answer = send(issuing.by_assertion("/oauth/token", &assertion, &[GRANT])).await;
+        if answer.status == 429 {
+            break jti;
+        }
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    };
+    let digest = Sha256::digest(unused.as_bytes()).into();
+    assert!(world.lifecycle.store().use_assertion(id, digest, now()).await.unwrap(), "nobody has used it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
