@@ -1,9 +1,27 @@
-//! The management listener: metrics and health.
+//! The management listener: metrics and health, and the management API.
 
+mod api;
+mod body;
+mod caller;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod clients;
+mod config;
+mod ledger;
+mod me;
+mod page;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod practices;
 mod problem;
+mod refusals;
 mod request_id;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod team;
+mod views;
+
+pub use api::{Api, Reload, document};
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State as Extract;
@@ -22,6 +40,7 @@ use crate::metrics::Metrics;
 pub struct State {
     metrics: Arc<Metrics>,
     readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    api: Arc<Api>,
 }
 
 /// Whether the gateway is ready, and how it stands.
@@ -57,22 +76,24 @@ pub enum Standing {
 }
 
 impl State {
-    /// These metrics; and how the gateway stands.
-    pub fn new(metrics: Arc<Metrics>, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
-        Self { metrics, readiness: Arc::new(readiness) }
+    /// These metrics; how the gateway stands; and what changes things.
+    pub fn new(metrics: Arc<Metrics>, readiness: impl Fn() -> Readiness + Send + Sync + 'static, api: Api) -> Self {
+        Self { metrics, readiness: Arc::new(readiness), api: Arc::new(api) }
     }
 }
 
 /// Every path that the listener has.
 pub fn router(state: State) -> Router {
+    let api = api::router(Arc::clone(&state.api));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { Json(serde_json::json!({ "alive": true })) }))
         .route("/readyz", get(readyz))
+        .with_state(state)
+        .merge(api)
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn(request_id::assign))
-        .with_state(state)
 }
 
 /// Serves until `stop` is done.
@@ -80,7 +101,7 @@ pub fn router(state: State) -> Router {
 /// # Errors
 /// The listener fails.
 pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-    axum::serve(listener, router(state)).with_graceful_shutdown(stop).await
+    axum::serve(listener, router(state).into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(stop).await
 }
 
 async fn metrics(Extract(state): Extract<State>) -> Response {

@@ -5,7 +5,8 @@ pub mod check;
 pub mod client;
 pub mod completions;
 pub mod explain;
-pub mod migrate;
+pub mod management_token;
+mod migrate;
 pub mod output;
 pub mod practice;
 pub mod routes;
@@ -92,6 +93,8 @@ enum Verb {
     Client(client::Args),
     /// The keys that sign access tokens
     SigningKey(signing_key::Args),
+    /// Mint a token for the management API
+    ManagementToken(management_token::Args),
     /// The ledger of changes
     Audit(audit::Args),
     /// Print the completions of a shell
@@ -150,6 +153,9 @@ impl Cli {
             Verb::User(args) => user::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
             Verb::Client(args) => client::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
             Verb::SigningKey(args) => signing_key::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
+            Verb::ManagementToken(args) => {
+                management_token::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0)
+            }
             Verb::Audit(args) => audit::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
         }
     }

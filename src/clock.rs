@@ -1,6 +1,7 @@
 //! The only place that reads a clock.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -26,6 +27,19 @@ impl fmt::Display for Timestamp {
             Some(text) => f.write_str(&text),
             None => write!(f, "{} ms since 1970", self.0),
         }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    /// A moment in RFC 3339.
+    ///
+    /// # Errors
+    /// A text that shows how one is written.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("{error}; write it as `2027-01-31T00:00:00Z`"))?;
+        i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000)).map(Self).map_err(|error| error.to_string())
     }
 }
 

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::credential::{SecretDigest, usable_at};
@@ -157,6 +158,18 @@ pub struct Client {
     pub secrets: Vec<StoredSecret>,
     /// Keys of its own, with which it may sign assertions in the place of a secret (RFC 7523).
     pub keys: ClientKeys,
+}
+
+/// What tells a client from how it was before any change: a digest of all that is told of it.
+pub type Version = [u8; 16];
+
+impl Client {
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        let json = serde_json::to_vec(self).expect("entities have text keys only");
+        Sha256::digest(json)[..16].try_into().expect("a digest is longer")
+    }
 }
 
 /// Where the public keys of a client are.

@@ -117,6 +117,12 @@ impl Reloader {
         }
     }
 
+    /// How many route maps have been taken up, the one at the start included.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.last.lock().generation
+    }
+
     fn install(&self, routes: config::RouteMap, last: &mut Last) {
         last.generation += 1;
         let table = Arc::new(routes.table);

@@ -206,6 +206,7 @@ impl Server {
             first_signing_key(&lifecycle, oauth).await;
         }
 
+        let management_lifecycle = lifecycle.clone();
         let (stop, stopped) = watch::channel(false);
         let addresses = listeners.iter().map(Bound::address).collect();
         let shared = Shared::new(Arc::clone(&gate), observer, settings(&gateway.limits)).with_own(own);
@@ -225,7 +226,13 @@ impl Server {
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
         let (told, standing) = (watched.clone(), Arc::clone(&replica));
-        let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()));
+        let reloading = Arc::clone(&reloader);
+        let reload: admin::Reload = Arc::new(move || {
+            reloading.reload().map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+            Ok(reloading.generation())
+        });
+        let api = admin::Api::new(management_lifecycle, Arc::clone(&gate), reload);
+        let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()), api);
         let admin = tokio::spawn(async move {
             let stopped = async {
                 let _ = admin_stopped.await;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::{BootTime, Timestamp, boot_time};
-use crate::entity::{ApiAccess, Client, ClientKeys, Practice, RevokedToken, Role, StoredKey, StoredSecret, User};
+use crate::entity::{ApiAccess, Client, ClientKeys, Practice, RevokedToken, Role, StoredKey, StoredSecret, User, Version};
 use crate::id::{ClientId, KeyId, PracticeId, Revision, TokenId, UserId};
 
 /// Whether a URL names a database that a fleet can share, which is PostgreSQL; else it is a file of SQLite.
@@ -51,6 +51,14 @@ pub enum Error {
     /// The present state does not allow it; the text says which state and what would allow it.
     #[error("{0}")]
     Conflict(String),
+    /// It is another one by now than the caller has looked at.
+    #[error("{what} `{id}` has been changed since: look at it again")]
+    Changed {
+        /// `client`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
     /// The database cannot be used; the text says what to do.
     #[error("{message}")]
     Unusable {
@@ -399,6 +407,8 @@ pub struct ClientEdit {
     pub expires_at: Option<Option<Timestamp>>,
     /// In the place of those before.
     pub keys: Option<ClientKeys>,
+    /// Only if the client is still of this version: [`Error::Changed`] otherwise.
+    pub only_if: Option<Version>,
 }
 
 /// How a change came into force.

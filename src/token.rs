@@ -10,6 +10,7 @@ mod issuer;
 mod json;
 mod jws;
 mod key;
+mod management;
 mod sealed;
 mod signing;
 
@@ -19,6 +20,7 @@ pub use claims::{Claims, Expected};
 pub use issuer::{Issuer, KeySource, Spoken};
 pub use jws::{Compact, MAX_LENGTH, Verified, verify};
 pub use key::{KeySet, MalformedKey, PublicKey};
+pub use management::{MANAGEMENT_AUDIENCE, MANAGEMENT_ISSUER, MANAGEMENT_TOKEN_TYPE, Manager};
 pub use sealed::{MalformedMasterKey, MasterKey, NotSealedWithThis};
 pub use signing::{SigningKey, Unsignable};
 

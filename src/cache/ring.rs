@@ -34,6 +34,12 @@ impl KeyRing {
         Self { keys, verifying }
     }
 
+    /// These keys, opened.
+    #[must_use]
+    pub fn opened(keys: Vec<StoredKey>, master: &MasterKey) -> Self {
+        keys.into_iter().fold(Self::default(), |ring, key| ring.with(&key.id.clone(), Some(key), Some(master)))
+    }
+
     /// The ring with this key as it is now; `None`: without it.
     pub(super) fn with(&self, id: &KeyId, stored: Option<StoredKey>, master: Option<&MasterKey>) -> Self {
         let mut keys = self.keys.clone();

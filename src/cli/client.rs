@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Context;
 use super::output::{Usage, in_force, print_json, print_receipt, print_table, table};
@@ -91,7 +89,7 @@ struct Create {
     #[arg(long)]
     tier: Option<String>,
     /// When it ends by itself, as `2027-01-31T00:00:00Z`
-    #[arg(long, value_name = "RFC3339", value_parser = parse_moment)]
+    #[arg(long, value_name = "RFC3339")]
     expires: Option<Timestamp>,
     #[command(flatten)]
     keys: Keys,
@@ -142,7 +140,7 @@ struct Edit {
     #[arg(long)]
     standard_tier: bool,
     /// When it ends by itself, as `2027-01-31T00:00:00Z`
-    #[arg(long, value_name = "RFC3339", value_parser = parse_moment, conflicts_with = "never_expires")]
+    #[arg(long, value_name = "RFC3339", conflicts_with = "never_expires")]
     expires: Option<Timestamp>,
     /// It does not end by itself
     #[arg(long)]
@@ -164,6 +162,7 @@ impl Edit {
             tier: (self.standard_tier || self.tier.is_some()).then_some(self.tier),
             expires_at: (self.never_expires || self.expires.is_some()).then_some(self.expires),
             keys,
+            only_if: None,
         };
         let nothing = edit.name.is_none()
             && edit.scopes.is_none()
@@ -178,15 +177,6 @@ impl Edit {
         }
         Ok((self.client, edit))
     }
-}
-
-/// A moment in RFC 3339.
-///
-/// # Errors
-/// A text that shows how one is written.
-fn parse_moment(text: &str) -> Result<Timestamp, String> {
-    let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("{error}; write it as `2027-01-31T00:00:00Z`"))?;
-    i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).map(Timestamp).map_err(|error| error.to_string())
 }
 
 /// Runs the verb.
@@ -358,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_moment_is_read_as_rfc_3339() {
-        assert_eq!(parse_moment("2023-11-14T22:13:20.123Z").unwrap(), Timestamp(1_700_000_000_123));
-        assert!(parse_moment("tomorrow").is_err());
+        assert_eq!("2023-11-14T22:13:20.123Z".parse(), Ok(Timestamp(1_700_000_000_123)));
+        assert!("tomorrow".parse::<Timestamp>().is_err());
     }
 }

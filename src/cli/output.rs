@@ -29,7 +29,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         };
         match store_error {
             Some(store::Error::NotFound { .. }) => return 3,
-            Some(store::Error::Conflict(_)) => return 4,
+            Some(store::Error::Conflict(_) | store::Error::Changed { .. }) => return 4,
             Some(store::Error::Unusable { .. } | store::Error::Deposed(_) | store::Error::Database(_) | store::Error::Row { .. }) => {
                 return 1;
             }

@@ -227,6 +227,7 @@ impl Lifecycle {
             tier: edit.tier.map(|tier| tier.map(check_tier).transpose()).transpose()?,
             expires_at: edit.expires_at,
             keys: edit.keys.map(|keys| check_keys(keys, &self.key_networks)).transpose()?,
+            only_if: edit.only_if,
         };
         self.in_force(self.store.edit_client(id, &edit, by).await?).await
     }

@@ -216,6 +216,9 @@ pub(super) async fn create_client(mut write: impl Write, new: &Client, by: &Acto
 
 pub(super) async fn edit_client(mut write: impl Write, id: ClientId, edit: &ClientEdit, by: &Actor) -> Result<Committed, Error> {
     let before = usable(&mut write, id).await?;
+    if edit.only_if.as_ref().is_some_and(|version| *version != before.version()) {
+        return Err(Error::Changed { what: "client", id: id.to_text() });
+    }
     let mut after = before.clone();
     if let Some(name) = &edit.name {
         after.name = name.as_str().into();

@@ -171,8 +171,10 @@ async fn what_is_written_is_read(store: &dyn Store) {
         tier: Some(None),
         expires_at: Some(None),
         keys: Some(ClientKeys::Url("https://app.example/keys".into())),
+        only_if: Some(personal.client.version()),
     };
     let _ = store.edit_client(personal.client.id, &edit, &by).await.unwrap();
+    assert!(matches!(store.edit_client(personal.client.id, &edit, &by).await, Err(Error::Changed { .. })), "it is another one by now");
     let read = store.client(personal.client.id).await.unwrap();
     assert_eq!((&*read.name, read.scopes[0].is_all(), read.allowed_addresses.len()), ("New", true, 0));
     assert_eq!((read.tier, read.expires_at, read.keys.url()), (None, None, Some("https://app.example/keys")));

@@ -1,0 +1,103 @@
+//! The management API: its paths, and the document that describes them.
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::{Json, Router, middleware};
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{caller, clients, config, ledger, me, practices, team};
+use crate::cache::Replica;
+use crate::gate::Gate;
+use crate::lifecycle::Lifecycle;
+use crate::store::Store;
+
+/// The longest content that is read, in bytes.
+const CONTENT: usize = 64 * 1024;
+
+/// Reloads the route map; how often that has been done, or all that is wrong with it. Blocks.
+pub type Reload = Arc<dyn Fn() -> Result<u64, Vec<String>> + Send + Sync>;
+
+/// What the API works with.
+pub struct Api {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) replica: Arc<Replica>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) reload: Reload,
+}
+
+impl Api {
+    /// An API over this life cycle, whose callers show keys of this gate's replica.
+    #[must_use]
+    pub fn new(lifecycle: Lifecycle, gate: Arc<Gate>, reload: Reload) -> Self {
+        Self { store: Arc::clone(lifecycle.store()), lifecycle, replica: Arc::clone(gate.replica()), gate, reload }
+    }
+}
+
+/// Describes how callers show who they are.
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut Document) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT");
+        let scheme = scheme.description(Some("A management token, as `sigmagate management-token` mints."));
+        document.components.get_or_insert_default().add_security_scheme("management", SecurityScheme::Http(scheme.build()));
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "sigmagate management",
+        description = "The whole life cycle of API access: practices, teams, clients and their secrets.\n\nA change is answered when it is in force on every gateway; the receipt says so. What a caller may not see is 404.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    modifiers(&Security),
+    security(("management" = [])),
+)]
+struct Described;
+
+fn described() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(practices::put))
+        .routes(routes!(practices::access))
+        .routes(routes!(practices::request))
+        .routes(routes!(practices::approve))
+        .routes(routes!(practices::disable))
+        .routes(routes!(practices::enable))
+        .routes(routes!(team::list))
+        .routes(routes!(team::put, team::remove))
+        .routes(routes!(team::set_access))
+        .routes(routes!(clients::list, clients::create))
+        .routes(routes!(clients::show, clients::edit))
+        .routes(routes!(clients::add_secret))
+        .routes(routes!(clients::end_secret))
+        .routes(routes!(clients::revoke))
+        .routes(routes!(me::access))
+        .routes(routes!(me::clients, me::create))
+        .routes(routes!(ledger::list))
+        .routes(routes!(config::show))
+        .routes(routes!(config::reload))
+}
+
+/// The document (OpenAPI 3.1), made from the code.
+#[must_use]
+pub fn document() -> Document {
+    described().into_openapi()
+}
+
+/// The paths under `/v1`, which nobody reaches without a management token, and the document, which everybody may read.
+pub(super) fn router(api: Arc<Api>) -> Router {
+    let (paths, document) = described().split_for_parts();
+    let document = Arc::new(document);
+    paths
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
+        .layer(DefaultBodyLimit::max(CONTENT))
+        .with_state(api)
+        .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
+}

@@ -1,0 +1,180 @@
+//! Practices, and the life cycle of their API access.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::api::Api;
+use super::body::{Body, Path, Query, Text};
+use super::caller::Called;
+use super::problem::Problem;
+use super::refusals::Refusals;
+use super::views::{PracticeChanged, PracticeView, Receipt};
+use crate::clock::now;
+use crate::id::PracticeId;
+use crate::{lifecycle, store};
+
+/// The practice of the path.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct Of {
+    /// SigmaMD's id of the practice.
+    #[param(value_type = String, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    pub practice_id: Text<PracticeId>,
+}
+
+/// What SigmaMD says of a practice.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PracticeBody {
+    /// For people.
+    #[schema(
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        max_length = 100
+    )]
+    name: String,
+}
+
+/// How a practice is switched off.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct DisableQuery {
+    /// Only tells what would stop.
+    dry_run: bool,
+}
+
+/// What would stop if the practice were switched off now. Who has which keys of their own is not told.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Preview {
+    /// Nothing was changed.
+    #[schema(value_type = bool)]
+    dry_run: bool,
+    /// The practice.
+    practice: PracticeView,
+    /// The practice's own clients that work now.
+    clients: Vec<Stopping>,
+    /// How many personal clients work now.
+    personal_clients: usize,
+}
+
+/// A client that would stop.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Stopping {
+    /// Its public id.
+    client_id: String,
+    /// For people.
+    name: String,
+}
+
+/// What was changed, or would stop.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Disabled {
+    /// With `dry_run`.
+    Preview(Preview),
+    /// Without.
+    Changed(PracticeChanged),
+}
+
+/// Creates or renames a practice, as SigmaMD says
+#[utoipa::path(put, path = "/v1/practices/{practice_id}", tag = "practices", params(Of), request_body = PracticeBody,
+    responses((status = 200, description = "It is so now.", body = PracticeChanged), Refusals))]
+pub async fn put(
+    State(api): State<Arc<Api>>,
+    caller: Called,
+    Path(Of { practice_id: Text(id) }): Path<Of>,
+    Body(body): Body<PracticeBody>,
+) -> Result<Json<PracticeChanged>, Problem> {
+    caller.must_operate()?;
+    let receipt = api.lifecycle.put_practice(&id, &body.name, &caller.actor()).await?;
+    changed(&api, &id, receipt).await
+}
+
+/// Tells how a practice's API access stands
+#[utoipa::path(get, path = "/v1/practices/{practice_id}/api-access", tag = "practices", params(Of),
+    responses((status = 200, description = "The practice.", body = PracticeView), Refusals))]
+pub async fn access(
+    State(api): State<Arc<Api>>,
+    caller: Called,
+    Path(Of { practice_id: Text(id) }): Path<Of>,
+) -> Result<Json<PracticeView>, Problem> {
+    caller.must_manage(&id)?;
+    Ok(Json(api.store.practice(&id).await?.into()))
+}
+
+/// Asks for API access
+#[utoipa::path(post, path = "/v1/practices/{practice_id}/api-access/request", tag = "practices", params(Of),
+    responses((status = 200, description = "An operator will answer.", body = PracticeChanged), Refusals))]
+pub async fn request(
+    State(api): State<Arc<Api>>,
+    caller: Called,
+    Path(Of { practice_id: Text(id) }): Path<Of>,
+) -> Result<Json<PracticeChanged>, Problem> {
+    caller.must_manage(&id)?;
+    let receipt = api.lifecycle.request(&id, &caller.actor()).await?;
+    changed(&api, &id, receipt).await
+}
+
+/// Grants API access
+#[utoipa::path(post, path = "/v1/practices/{practice_id}/api-access/approve", tag = "practices", params(Of),
+    responses((status = 200, description = "It is on.", body = PracticeChanged), Refusals))]
+pub async fn approve(
+    State(api): State<Arc<Api>>,
+    caller: Called,
+    Path(Of { practice_id: Text(id) }): Path<Of>,
+) -> Result<Json<PracticeChanged>, Problem> {
+    caller.must_operate()?;
+    let receipt = api.lifecycle.approve(&id, &caller.actor()).await?;
+    changed(&api, &id, receipt).await
+}
+
+/// Switches API access off, for every client of the practice and of its people; or tells what that would stop
+#[utoipa::path(post, path = "/v1/practices/{practice_id}/api-access/disable", tag = "practices", params(Of, DisableQuery),
+    responses((status = 200, description = "It is off; or what would be.", body = Disabled), Refusals))]
+pub async fn disable(
+    State(api): State<Arc<Api>>,
+    caller: Called,
+    Path(Of { practice_id: Text(id) }): Path<Of>,
+    Query(query): Query<DisableQuery>,
+) -> Result<Json<Disabled>, Problem> {
+    caller.must_manage(&id)?;
+    if query.dry_run {
+        return Ok(Json(Disabled::Preview(preview(&api, &id).await?)));
+    }
+    let receipt = api.lifecycle.disable(&id, &caller.actor()).await?;
+    let Json(changed) = changed(&api, &id, receipt).await?;
+    Ok(Json(Disabled::Changed(changed)))
+}
+
+async fn preview(api: &Api, id: &PracticeId) -> Result<Preview, store::Error> {
+    let practice = api.store.practice(id).await?;
+    let now = now();
+    let works = |client: &crate::entity::Client| client.revoked_at.is_none() && client.expires_at.is_none_or(|end| end > now);
+    let clients: Vec<_> = api.store.clients(Some(id), None).await?.into_iter().filter(works).collect();
+    let personal_clients = clients.iter().filter(|client| client.owner.is_some()).count();
+    let own = clients.iter().filter(|client| client.owner.is_none());
+    let clients = own.map(|client| Stopping { client_id: client.id.to_text(), name: client.name.to_string() }).collect();
+    Ok(Preview { dry_run: true, practice: practice.into(), clients, personal_clients })
+}
+
+/// Switches API access on again, with everything that was not itself revoked
+#[utoipa::path(post, path = "/v1/practices/{practice_id}/api-access/enable", tag = "practices", params(Of),
+    responses((status = 200, description = "It is on.", body = PracticeChanged), Refusals))]
+pub async fn enable(
+    State(api): State<Arc<Api>>,
+    caller: Called,
+    Path(Of { practice_id: Text(id) }): Path<Of>,
+) -> Result<Json<PracticeChanged>, Problem> {
+    caller.must_manage(&id)?;
+    let receipt = api.lifecycle.enable(&id, &caller.actor()).await?;
+    changed(&api, &id, receipt).await
+}
+
+async fn changed(api: &Api, id: &PracticeId, receipt: store::Receipt) -> Result<Json<PracticeChanged>, Problem> {
+    let practice = api.store.practice(id).await.map_err(lifecycle::Error::from)?;
+    Ok(Json(PracticeChanged { practice: practice.into(), receipt: Receipt::from(receipt) }))
+}

@@ -1,0 +1,119 @@
+//! What comes in wrong, and what comes in twice.
+
+use serde_json::{Value, json};
+
+use super::Managed;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_request_is_said() {
+    let managed = Managed::new().await;
+    let operator = managed.operator();
+    let (clients, client) = ("POST /v1/practices/practice-1/clients", format!("/v1/clients/{}", managed.world.apps["billing"].id));
+    let (patch, secrets) = (format!("PATCH {client}"), format!("POST {client}/secrets"));
+    let app = |name: &str, value: Value| {
+        let mut app = json!({ "name": "App", "scopes": ["billing"] });
+        app[name] = value;
+        app
+    };
+    for (line, body, status, field, says) in [
+        (clients, json!([]), 400, None, "invalid length 0"),
+        (clients, json!({ "scopes": ["billing"] }), 400, None, "missing field `name`"),
+        (clients, app("name", json!(7)), 400, Some("name"), "expected a string"),
+        (clients, app("name", json!(" ")), 422, None, "the name is empty"),
+        (clients, app("name", json!("a".repeat(101))), 422, None, "101 characters"),
+        (clients, app("scopes", json!([])), 422, None, "no scope"),
+        (clients, app("scopes", json!(["billing", "Not a scope"])), 400, Some("scopes[1]"), "`Not a scope`"),
+        (clients, app("scopes", json!("billing")), 400, Some("scopes"), "expected a sequence"),
+        (clients, app("allowed_addresses", json!(["10.0.0.1/8"])), 400, Some("allowed_addresses[0]"), "did you mean `10.0.0.0/8`?"),
+        (clients, app("allowed_addresses", json!([true])), 400, Some("allowed_addresses[0]"), "expected a string"),
+        (clients, app("expires_at", json!("tomorrow")), 400, Some("expires_at"), "2027-01-31T00:00:00Z"),
+        (clients, app("expires_at", json!("2001-01-01T00:00:00Z")), 422, None, "past"),
+        (clients, app("jwks", json!({ "keys": [] })), 422, None, "the set is empty"),
+        (clients, app("jwks_uri", json!("http://keys.test/")), 422, None, "it is not encrypted"),
+        (clients, app("owner", json!("member-1")), 400, Some("owner"), "unknown field `owner`"),
+        (&patch, json!({ "name": null }), 400, Some("name"), "it is null"),
+        (&patch, json!({ "revoked_at": null }), 400, Some("revoked_at"), "unknown field"),
+        (&secrets, json!({ "overlap": "2h" }), 400, Some("overlap"), "give `none`, `1h`, `24h` or `7d`"),
+        ("PUT /v1/practices/practice-1/team/x", json!({ "role": "owner" }), 400, Some("role"), "`owner` is none of"),
+        ("PUT /v1/practices/practice-1/team/x/api-access", json!({ "api_access": "on" }), 400, Some("api_access"), "expected a boolean"),
+    ] {
+        let answer = managed.ask(&operator, line, Some(body.clone())).await;
+        answer.refused(status, if status == 400 { "invalid_request" } else { "invalid_value" });
+        assert_eq!(answer.json["field"].as_str(), field, "{line} {body} {}", answer.json);
+        assert!(answer.json["detail"].as_str().unwrap().contains(says), "{line} {body} {}", answer.json);
+    }
+    let url = managed.world.management("/v1/practices/practice-1/clients");
+    let post = || managed.world.http.post(&url).bearer_auth(&operator);
+    let json = || post().header("content-type", "application/json");
+    for (request, status) in [
+        (post().body("{}"), 415),
+        (post().header("content-type", "text/plain").body("{}"), 415),
+        (json().body("{"), 400),
+        (json().body("{} {}"), 400),
+        (json().body(vec![0xff, 0xfe]), 400),
+        (json().body(" ".repeat(65 * 1024)), 413),
+        (managed.world.http.get(format!("{url}?limit=0")).bearer_auth(&operator), 400),
+        (managed.world.http.get(format!("{url}?limit=201")).bearer_auth(&operator), 400),
+        (managed.world.http.get(format!("{url}?limit=x")).bearer_auth(&operator), 400),
+        (managed.world.http.get(format!("{url}?cursor=%21")).bearer_auth(&operator), 400),
+        (managed.world.http.get(format!("{url}?page=2")).bearer_auth(&operator), 400),
+        (managed.world.http.delete(&url).bearer_auth(&operator), 405),
+        (managed.world.http.get(managed.world.management("/v1/nowhere")).bearer_auth(&operator), 404),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()), (status, "application/problem+json"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_is_for_the_client_that_was_looked_at() {
+    let managed = Managed::new().await;
+    let operator = managed.operator();
+    let id = managed.world.apps["billing"].id;
+    let (get, patch) = (format!("GET /v1/clients/{id}"), format!("PATCH /v1/clients/{id}"));
+    let etag = managed.ask(&operator, &get, None).await.headers["etag"].to_str().unwrap().to_owned();
+    let name = |name: &str| Some(json!({ "name": name }));
+    let edited = managed.send(&operator, &patch, name("One"), &[("if-match", &etag)]).await;
+    let newer = edited.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!((edited.status, newer == etag, edited.json["client"]["name"].as_str()), (200, false, Some("One")));
+    for stale in [etag.as_str(), "\"x\"", "W/\"x\"", "x"] {
+        managed.send(&operator, &patch, name("Two"), &[("if-match", stale)]).await.refused(412, "precondition_failed");
+    }
+    for good in [newer.as_str(), "*", &format!("\"x\", {newer}")] {
+        assert_eq!(managed.send(&operator, &patch, name("One"), &[("if-match", good)]).await.status, 200, "{good}");
+    }
+    // What is left out stays, and null takes away.
+    let edit = json!({ "tier": "one", "expires_at": "2999-01-01T00:00:00Z", "allowed_addresses": ["192.0.2.7"], "scopes": ["clinical", "billing"] });
+    let edited = managed.ask(&operator, &patch, Some(edit)).await.is(200);
+    assert_eq!(edited["client"]["allowed_addresses"], json!(["192.0.2.7/32"]));
+    assert_eq!(managed.world.status("/billing", "billing").await, 403, "from elsewhere");
+    let edited = managed.ask(&operator, &patch, Some(json!({ "tier": null, "allowed_addresses": [] }))).await.is(200);
+    assert_eq!((&edited["client"]["tier"], edited["client"]["expires_at"].as_str()), (&Value::Null, Some("2999-01-01T00:00:00Z")));
+    let edited = managed.ask(&operator, &patch, Some(json!({ "expires_at": null }))).await.is(200);
+    assert_eq!(edited["client"]["expires_at"], Value::Null);
+    assert_eq!(managed.world.status("/patients", "billing").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_read_page_by_page_without_a_gap() {
+    let managed = Managed::new().await;
+    let operator = managed.operator();
+    let line = "GET /v1/practices/practice-1/clients";
+    let whole = managed.ask(&operator, line, None).await.is(200);
+    assert_eq!(whole["next"], Value::Null);
+    let ids = |page: &Value| page["items"].as_array().unwrap().iter().map(|item| item["client_id"].clone()).collect::<Vec<_>>();
+    let (mut read, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let page = managed.ask(&operator, &format!("{line}?limit=2{cursor}"), None).await.is(200);
+        pages += 1;
+        read.extend(ids(&page));
+        // Who is new meanwhile comes before the first page, and moves nothing.
+        let app = json!({ "name": "New", "scopes": ["billing"] });
+        managed.ask(&operator, "POST /v1/practices/practice-1/clients", Some(app)).await.is(201);
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((read, pages), (ids(&whole), 3));
+}
