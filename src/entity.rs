@@ -1,7 +1,6 @@
 //! What the store holds and the gateway decides from: practices, users, clients, signing keys, revoked tokens.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -21,6 +20,12 @@ pub struct UnknownWord {
     expected: &'static str,
 }
 
+impl UnknownWord {
+    pub(crate) fn new(found: &str, expected: &'static str) -> Self {
+        Self { found: found.chars().take(40).collect(), expected }
+    }
+}
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $expected:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -37,15 +42,15 @@ macro_rules! words {
                 match self { $(Self::$variant => $word),+ }
             }
         }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.as_str()) }
         }
-        impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        impl std::str::FromStr for $name {
+            type Err = $crate::entity::UnknownWord;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { found: text.chars().take(40).collect(), expected: $expected }),
+                    _ => Err($crate::entity::UnknownWord::new(text, $expected)),
                 }
             }
         }

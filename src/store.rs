@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod postgres;
+pub mod records;
 mod rules;
 mod sqlite;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod suite;
 mod unclear;
 
 pub use postgres::{Fleet, PgStore, Timing};
+pub use records::Records;
 pub use sqlite::SqliteStore;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use async_trait::async_trait;
 use crate::clock::{BootTime, Timestamp, boot_time};
 use crate::entity::{ApiAccess, Client, ClientKeys, Practice, RevokedToken, Role, StoredKey, StoredSecret, User, Version};
 use crate::id::{ClientId, KeyId, PracticeId, Revision, TokenId, UserId};
+use crate::store::records::TeamSync;
 
 /// Whether a URL names a database that a fleet can share, which is PostgreSQL; else it is a file of SQLite.
 #[must_use]
@@ -313,9 +316,12 @@ pub struct NewClient {
     pub client: Client,
 }
 
+/// What became of each row, and the change that they were together, if any was in order.
+pub type Synced = (Vec<Result<(), Error>>, Option<Committed>);
+
 /// The rows behind the life cycle. Each call is one transaction that also writes the audit event.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: Records {
     /// Opens a node's line to the change log.
     async fn feed(&self) -> Result<Box<dyn Feed>, Error>;
 
@@ -338,6 +344,11 @@ pub trait Store: Send + Sync {
     async fn set_user_access(&self, id: &UserId, on: bool, by: &Actor) -> Result<Committed, Error>;
     /// The user leaves the team, and their API access ends: back on the team, they start with it off.
     async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error>;
+    /// Takes in what SigmaMD says of its users: all in one transaction, but a row that is refused spoils no other. The rows
+    /// count in their order, and each has its result: [`Error::Conflict`] for a user of another practice or a text of a wrong
+    /// length, [`Error::NotFound`] where an unknown one was to be removed. A row that changes nothing leaves no trace. There
+    /// is nothing to wait for if every row was refused.
+    async fn sync_team(&self, practice: &PracticeId, rows: &[TeamSync], by: &Actor) -> Result<Synced, Error>;
 
     /// The clients of a practice, or of one owner, newest first; revoked ones too.
     async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error>;

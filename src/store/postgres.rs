@@ -6,12 +6,15 @@ mod commit;
 mod copied;
 mod fault;
 mod feed;
+mod ledger;
 mod notice;
 mod open;
 mod quick;
 mod read;
+mod records;
 mod register;
 mod rows;
+mod team;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -32,7 +35,8 @@ use crate::clock::Timestamp;
 use crate::credential::SecretDigest;
 use crate::entity::{ApiAccess, Client, Practice, RevokedToken, Role, StoredKey, User};
 use crate::id::{ClientId, KeyId, PracticeId, UserId};
-use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit, rules};
+use crate::store::records::TeamSync;
+use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, Synced, audit, rules};
 
 /// How long a reading may take; longer than the server gives a statement.
 const READ_LIMIT: Duration = Duration::from_secs(12);
@@ -184,6 +188,10 @@ impl Store for PgStore {
 
     async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error> {
         self.change(async { rules::remove_user(self.begin().await?, id, by).await }).await
+    }
+
+    async fn sync_team(&self, practice: &PracticeId, rows: &[TeamSync], by: &Actor) -> Result<Synced, Error> {
+        self.change(async { rules::team::sync_team(self.begin().await?, practice, rows, by).await }).await
     }
 
     async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error> {

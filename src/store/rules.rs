@@ -1,11 +1,13 @@
 //! What a change is, whatever the database: what it needs to find, what it leaves behind, and what the ledger says of it.
 
+pub(super) mod team;
 pub(super) mod tokens;
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 use super::audit::{Event, Hash};
+use super::records::TeamMember;
 use super::{Actor, ClientEdit, Committed, Error};
 use crate::clock::{Timestamp, now};
 use crate::credential::SecretDigest;
@@ -22,6 +24,13 @@ pub(super) trait Write: Send + Sized {
     async fn update_practice(&mut self, practice: &Practice) -> Result<(), Error>;
     async fn insert_user(&mut self, user: &User) -> Result<(), Error>;
     async fn update_user(&mut self, user: &User) -> Result<(), Error>;
+    /// Of these users those that there are, with their names.
+    async fn members(&mut self, ids: &[UserId]) -> Result<Vec<TeamMember>, Error>;
+    /// Gives those that somebody else has inserted meanwhile.
+    async fn insert_users(&mut self, users: &[&User]) -> Result<Vec<UserId>, Error>;
+    async fn update_users(&mut self, users: &[&User]) -> Result<(), Error>;
+    /// The names and addresses of users.
+    async fn put_people(&mut self, people: &[&TeamMember]) -> Result<(), Error>;
     /// Without its secrets.
     async fn insert_client(&mut self, client: &Client) -> Result<(), Error>;
     /// What may change of a client; not its secrets.
@@ -38,10 +47,11 @@ pub(super) trait Write: Send + Sized {
     async fn practice_of(&mut self, client: ClientId) -> Result<Option<PracticeId>, Error>;
     /// False if the token is there already.
     async fn insert_revoked_token(&mut self, token: &RevokedToken) -> Result<bool, Error>;
-    /// The id for the next event, and the hash of the last one of this practice, or of none. From here on nobody else writes
+    /// The ids for so many events, and the hash of the last one of this practice, or of none. From here on nobody else writes
     /// events of the same until this commits.
-    async fn next_event(&mut self, practice: Option<&PracticeId>) -> Result<(u64, Option<Hash>), Error>;
-    async fn insert_event(&mut self, event: &Event) -> Result<(), Error>;
+    async fn next_events(&mut self, practice: Option<&PracticeId>, count: usize) -> Result<(Vec<u64>, Option<Hash>), Error>;
+    /// In their order.
+    async fn insert_events(&mut self, events: &[Event]) -> Result<(), Error>;
     /// Commits. Where nothing was changed, gives the newest change, which is not older than the one that is repeated.
     async fn commit(self) -> Result<Committed, Error>;
 }
@@ -56,23 +66,36 @@ struct Entry<'e> {
     after: Value,
 }
 
-async fn commit(mut write: impl Write, entry: Entry<'_>, by: &Actor) -> Result<Committed, Error> {
-    let (id, prev_hash) = write.next_event(entry.practice).await?;
-    let mut event = Event {
-        id,
-        at: now(),
-        practice_id: entry.practice.cloned(),
-        actor: by.name.clone(),
-        origin: by.origin.clone(),
-        action: entry.action.to_owned(),
-        target: entry.target.to_owned(),
-        before: entry.before,
-        after: entry.after,
-        prev_hash: prev_hash.unwrap_or_default(),
-        hash: Hash::default(),
-    };
-    event.hash = event.computed_hash();
-    write.insert_event(&event).await?;
+async fn commit(write: impl Write, entry: Entry<'_>, by: &Actor) -> Result<Committed, Error> {
+    commit_all(write, entry.practice, vec![entry], by).await
+}
+
+/// Commits what the ledger of one practice is told of in these entries.
+async fn commit_all(mut write: impl Write, practice: Option<&PracticeId>, entries: Vec<Entry<'_>>, by: &Actor) -> Result<Committed, Error> {
+    if entries.is_empty() {
+        return write.commit().await;
+    }
+    let (ids, mut prev_hash) = write.next_events(practice, entries.len()).await?;
+    let mut events = Vec::with_capacity(entries.len());
+    for (id, entry) in ids.into_iter().zip(entries) {
+        let mut event = Event {
+            id,
+            at: now(),
+            practice_id: entry.practice.cloned(),
+            actor: by.name.clone(),
+            origin: by.origin.clone(),
+            action: entry.action.to_owned(),
+            target: entry.target.to_owned(),
+            before: entry.before,
+            after: entry.after,
+            prev_hash: prev_hash.unwrap_or_default(),
+            hash: Hash::default(),
+        };
+        event.hash = event.computed_hash();
+        prev_hash = Some(event.hash);
+        events.push(event);
+    }
+    write.insert_events(&events).await?;
     write.commit().await
 }
 
@@ -140,12 +163,7 @@ pub(super) async fn put_user(
         return Err(not_found("practice", practice));
     }
     let before = write.user(id).await?;
-    if before.as_ref().is_some_and(|user| user.practice_id != *practice) {
-        // Not which: whoever asks may have no business knowing.
-        return Err(Error::Conflict(format!("user `{id}` belongs to another practice, and cannot change it: use another id")));
-    }
-    let api_access = before.as_ref().is_some_and(|user| user.api_access);
-    let after = User { id: id.clone(), practice_id: practice.clone(), role, api_access, left_at: None };
+    let after = team::put(before.as_ref(), practice, id, role)?;
     match &before {
         Some(before) if *before == after => return write.commit().await,
         Some(_) => write.update_user(&after).await?,
@@ -175,8 +193,7 @@ pub(super) async fn remove_user(mut write: impl Write, id: &UserId, by: &Actor) 
     if before.left_at.is_some() && !before.api_access {
         return write.commit().await;
     }
-    // The toggle ends with the membership: coming back must not by itself bring old keys back to life.
-    let after = User { left_at: before.left_at.or(Some(now())), api_access: false, ..before.clone() };
+    let after = team::removed(&before);
     change_user(write, &before, &after, "user.remove", by).await
 }
 

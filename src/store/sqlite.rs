@@ -4,10 +4,13 @@ mod barrier;
 mod changes;
 mod fault;
 mod feed;
+mod ledger;
 mod lock;
 mod open;
 mod read;
+mod records;
 mod rows;
+mod team;
 mod tokens;
 mod write;
 
@@ -28,7 +31,8 @@ use crate::clock::Timestamp;
 use crate::credential::SecretDigest;
 use crate::entity::{ApiAccess, Client, Practice, RevokedToken, Role, StoredKey, User};
 use crate::id::{ClientId, KeyId, PracticeId, UserId};
-use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, audit, rules};
+use crate::store::records::TeamSync;
+use crate::store::{Actor, ClientEdit, Committed, Error, Feed, NewClient, Receipt, Store, Synced, audit, rules};
 
 /// How long a node may answer after it last proved itself current.
 pub const LEASE: Duration = Duration::from_secs(1);
@@ -152,6 +156,10 @@ impl Store for SqliteStore {
 
     async fn remove_user(&self, id: &UserId, by: &Actor) -> Result<Committed, Error> {
         self.explained(async { rules::remove_user(self.begin().await?, id, by).await }.await)
+    }
+
+    async fn sync_team(&self, practice: &PracticeId, rows: &[TeamSync], by: &Actor) -> Result<Synced, Error> {
+        self.explained(async { rules::team::sync_team(self.begin().await?, practice, rows, by).await }.await)
     }
 
     async fn clients(&self, practice: Option<&PracticeId>, owner: Option<&UserId>) -> Result<Vec<Client>, Error> {

@@ -1,5 +1,6 @@
 //! What every backend must do. A backend's tests call [`run`] with a way to make an empty store.
 
+pub(super) mod team;
 pub(super) mod tokens;
 
 use std::sync::Arc;
@@ -99,6 +100,10 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     tokens::tokens_are_revoked_by_many_at_once(empty().await).await;
     tokens::an_assertion_is_used_once(empty().await).await;
     tokens::only_what_is_a_day_over_is_forgotten(&*empty().await).await;
+    team::a_team_is_taken_in_row_by_row(&*empty().await).await;
+    team::what_is_said_again_leaves_no_trace(&*empty().await).await;
+    team::rows_of_one_user_count_in_their_order(&*empty().await).await;
+    team::a_large_team_is_taken_in_at_once(&*empty().await).await;
 }
 
 async fn practices_go_through_their_states(store: &dyn Store) {

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0002_changes.sql"),
     include_str!("../../../migrations/postgres/0003_strict.sql"),
     include_str!("../../../migrations/postgres/0004_tokens.sql"),
+    include_str!("../../../migrations/postgres/0005_records.sql"),
 ];
 
 /// The newest schema that this program knows.

@@ -15,11 +15,13 @@ use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, Store
 use crate::id::ClientId;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
+use crate::store::records::TeamMember;
 use crate::store::unclear::{NEVER, known, nobody};
 
 // As the tables have it: whatever the database had to work out for each of a million rows would be waited for.
 pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM gateway.practices";
 pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM gateway.users";
+pub(super) const MEMBER: &str = "SELECT user_id, practice_id, role, api_access, left_at, people.name, email FROM gateway.users LEFT JOIN gateway.people USING (user_id)";
 pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url
      FROM gateway.clients";
@@ -145,6 +147,13 @@ pub(super) fn user(row: &impl Row) -> Result<User, Error> {
         api_access: row.read("api_access", |row| row.flag(3))?,
         left_at: row.some_moment((4, "left_at"))?,
     })
+}
+
+/// A user, with the name and the address behind them.
+pub(super) fn member(row: &PgRow) -> Result<TeamMember, Error> {
+    let user = user(row)?;
+    let row = Reading { row, table: "people" };
+    Ok(TeamMember { user, name: row.some_text((5, "name"))?.map(Arc::from), email: row.some_text((6, "email"))?.map(Arc::from) })
 }
 
 /// A client without its secrets.

@@ -8,6 +8,7 @@ mod grace;
 #[allow(dead_code, reason = "other tests need more of it")]
 mod link;
 mod opening;
+mod records;
 mod standby;
 mod strict;
 #[path = "../../../tests/support/postgres.rs"]

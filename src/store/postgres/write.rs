@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use sqlx::{Postgres, Transaction};
 
 use super::read::{self, For};
-use super::{PgStore, commit, tokens};
+use super::{PgStore, commit, ledger, team, tokens};
 use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, KeyId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
+use crate::store::records::TeamMember;
 use crate::store::rules::Write;
 use crate::store::{Committed, Error};
 
@@ -194,46 +195,28 @@ impl Write for PgWrite {
         tokens::insert_revoked_token(&mut self.transaction, token).await
     }
 
-    async fn next_event(&mut self, practice: Option<&PracticeId>) -> Result<(u64, Option<Hash>), Error> {
-        // Held until the commit: who comes next finds this event as the last one. (No practice has an empty id; of NULL
-        // there would be no lock at all.)
-        sqlx::query("SELECT pg_advisory_xact_lock(1936549749, hashtext($1))")
-            .bind(practice.map_or("", PracticeId::as_str))
-            .execute(&mut *self.transaction)
-            .await?;
-        let of_practice = "SELECT nextval('gateway.audit_event_id'),
-            (SELECT hash FROM gateway.audit_events WHERE practice_id = $1 ORDER BY id DESC LIMIT 1)";
-        let of_none = "SELECT nextval('gateway.audit_event_id'),
-            (SELECT hash FROM gateway.audit_events WHERE practice_id IS NULL AND $1::text IS NULL ORDER BY id DESC LIMIT 1)";
-        // Two, for `IS NOT DISTINCT FROM` finds no index.
-        let (id, prev): (i64, Option<Vec<u8>>) = sqlx::query_as(if practice.is_some() { of_practice } else { of_none })
-            .bind(practice.map(PracticeId::as_str))
-            .fetch_one(&mut *self.transaction)
-            .await?;
-        let prev = prev.map(|hash| Hash(hash.try_into().expect("a CHECK keeps hashes at 32 bytes")));
-        Ok((u64::try_from(id).expect("a sequence counts up from 1"), prev))
+    async fn members(&mut self, ids: &[UserId]) -> Result<Vec<TeamMember>, Error> {
+        team::members(&mut self.transaction, ids).await
     }
 
-    async fn insert_event(&mut self, event: &Event) -> Result<(), Error> {
-        sqlx::query(concat!(
-            "INSERT INTO gateway.audit_events (id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash) VALUES ($1, ",
-            moment!("$2"),
-            ", $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-        ))
-        .bind(i64::try_from(event.id).unwrap_or(i64::MAX))
-        .bind(event.at.0)
-        .bind(event.practice_id.as_ref().map(PracticeId::as_str))
-        .bind(&event.actor)
-        .bind(&event.origin)
-        .bind(&event.action)
-        .bind(&event.target)
-        .bind(event.before.to_string())
-        .bind(event.after.to_string())
-        .bind(event.prev_hash.0.as_slice())
-        .bind(event.hash.0.as_slice())
-        .execute(&mut *self.transaction)
-        .await?;
-        Ok(())
+    async fn insert_users(&mut self, users: &[&User]) -> Result<Vec<UserId>, Error> {
+        team::insert_users(&mut self.transaction, users).await
+    }
+
+    async fn update_users(&mut self, users: &[&User]) -> Result<(), Error> {
+        team::update_users(&mut self.transaction, users).await
+    }
+
+    async fn put_people(&mut self, people: &[&TeamMember]) -> Result<(), Error> {
+        team::put_people(&mut self.transaction, people).await
+    }
+
+    async fn next_events(&mut self, practice: Option<&PracticeId>, count: usize) -> Result<(Vec<u64>, Option<Hash>), Error> {
+        ledger::next_events(&mut self.transaction, practice, count).await
+    }
+
+    async fn insert_events(&mut self, events: &[Event]) -> Result<(), Error> {
+        ledger::insert_events(&mut self.transaction, events).await
     }
 
     async fn commit(self) -> Result<Committed, Error> {

@@ -14,8 +14,11 @@ use crate::store::Error;
 
 /// The schema, one step after the other. `user_version` says how many a file has taken: unlike a table of migrations
 /// it changes in the same transaction as the schema itself, so two processes cannot migrate at once.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../../migrations/sqlite/0001_access.sql"), include_str!("../../../migrations/sqlite/0002_tokens.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_access.sql"),
+    include_str!("../../../migrations/sqlite/0002_tokens.sql"),
+    include_str!("../../../migrations/sqlite/0003_records.sql"),
+];
 
 /// `smgt`, at bytes 68..72 of every file of ours, so that another program's database is not taken for one.
 const APPLICATION_ID: i64 = 0x736d_6774;

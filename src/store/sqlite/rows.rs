@@ -14,10 +14,13 @@ use crate::id::ClientId;
 use crate::scope::ScopeToken;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
+use crate::store::records::TeamMember;
 use crate::store::unclear::{NEVER, known, nobody};
 
 pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM practices";
 pub(super) const USER: &str = "SELECT user_id, practice_id, role, api_access, left_at FROM users";
+pub(super) const MEMBER: &str =
+    "SELECT user_id, practice_id, role, api_access, left_at, people.name, email FROM users LEFT JOIN people USING (user_id)";
 pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url
      FROM clients";
@@ -100,6 +103,14 @@ pub(super) fn user(row: &SqliteRow) -> Result<User, Error> {
         api_access,
         left_at: row.moment_if_any("left_at")?,
     })
+}
+
+/// A user, with their name and address.
+pub(super) fn member(row: &SqliteRow) -> Result<TeamMember, Error> {
+    let user = user(row)?;
+    let row = Reading::new(row, "people", "user_id");
+    let text = |column| Ok::<_, Error>(row.get::<Option<&str>>(column)?.map(Arc::from));
+    Ok(TeamMember { user, name: text("name")?, email: text("email")? })
 }
 
 /// A client without its secrets.

@@ -407,7 +407,7 @@ async fn a_file_that_cannot_be_used_is_an_error_that_says_what_to_do() {
     assert!(!dir.path().join("new.db").exists());
     assert!(message(SqliteStore::open("sqlite::memory:", true).await).contains("names no database file"));
     std::fs::write(path("empty.db"), "").unwrap();
-    assert!(open("empty.db", false).await.contains("schema 0 of 2: run `sigmagate migrate`"));
+    assert!(open("empty.db", false).await.contains("schema 0 of 3: run `sigmagate migrate`"));
     std::fs::write(path("text.db"), "To whom it may concern").unwrap();
     assert!(open("text.db", true).await.contains("is not a SQLite database"));
     let mut foreign = open::options(Path::new(&path("foreign.db")), BUSY).create_if_missing(true).connect().await.unwrap();
@@ -427,7 +427,7 @@ async fn a_newer_a_damaged_and_a_locked_database_are_refused() {
     let mut conn = world.by_hand().await;
     run_sql(&mut conn, "PRAGMA user_version = 99").await.unwrap();
     assert!(message(world.reopen(true).await).contains("use the newer sigmagate"));
-    run_sql(&mut conn, "PRAGMA user_version = 2; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    run_sql(&mut conn, "PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
     conn.close().await.unwrap();
     world.reopen(false).await.unwrap().close().await;
     let mut bytes = std::fs::read(world.path()).unwrap();

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::MutexGuard;
 
-use super::{SqliteStore, read, rows, tokens};
+use super::{SqliteStore, ledger, read, rows, team, tokens};
 use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, KeyId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
+use crate::store::records::TeamMember;
 use crate::store::rules::Write;
 use crate::store::{Committed, Error};
 
@@ -183,35 +184,39 @@ impl Write for SqliteWrite<'_> {
         tokens::insert_revoked_token(&mut self.transaction, token).await
     }
 
-    async fn next_event(&mut self, practice: Option<&PracticeId>) -> Result<(u64, Option<Hash>), Error> {
-        let id: i64 = sqlx::query_scalar("SELECT coalesce(max(id), 0) + 1 FROM audit_events").fetch_one(&mut *self.transaction).await?;
-        let prev: Option<Vec<u8>> = sqlx::query_scalar("SELECT hash FROM audit_events WHERE practice_id IS ? ORDER BY id DESC LIMIT 1")
-            .bind(practice.map(PracticeId::as_str))
-            .fetch_optional(&mut *self.transaction)
-            .await?;
-        let prev = prev.map(|hash| Hash(hash.try_into().expect("a CHECK keeps hashes at 32 bytes")));
-        Ok((u64::try_from(id).expect("the table's ids are positive"), prev))
+    async fn members(&mut self, ids: &[UserId]) -> Result<Vec<TeamMember>, Error> {
+        let mut found = Vec::new();
+        for id in ids {
+            found.extend(team::member(&mut self.transaction, id).await?);
+        }
+        Ok(found)
     }
 
-    async fn insert_event(&mut self, event: &Event) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO audit_events (id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(i64::try_from(event.id).unwrap_or(i64::MAX))
-        .bind(event.at.0)
-        .bind(event.practice_id.as_ref().map(PracticeId::as_str))
-        .bind(&event.actor)
-        .bind(&event.origin)
-        .bind(&event.action)
-        .bind(&event.target)
-        .bind(event.before.to_string())
-        .bind(event.after.to_string())
-        .bind(event.prev_hash.0.as_slice())
-        .bind(event.hash.0.as_slice())
-        .execute(&mut *self.transaction)
-        .await?;
+    async fn insert_users(&mut self, users: &[&User]) -> Result<Vec<UserId>, Error> {
+        for user in users {
+            self.insert_user(user).await?;
+        }
+        // Nobody else can have: they would have waited.
+        Ok(Vec::new())
+    }
+
+    async fn update_users(&mut self, users: &[&User]) -> Result<(), Error> {
+        for user in users {
+            self.update_user(user).await?;
+        }
         Ok(())
+    }
+
+    async fn put_people(&mut self, people: &[&TeamMember]) -> Result<(), Error> {
+        team::put_people(&mut self.transaction, people).await
+    }
+
+    async fn next_events(&mut self, practice: Option<&PracticeId>, count: usize) -> Result<(Vec<u64>, Option<Hash>), Error> {
+        ledger::next_events(&mut self.transaction, practice, count).await
+    }
+
+    async fn insert_events(&mut self, events: &[Event]) -> Result<(), Error> {
+        ledger::insert_events(&mut self.transaction, events).await
     }
 
     async fn commit(mut self) -> Result<Committed, Error> {

@@ -1,0 +1,82 @@
+//! What management remembers, as the database itself holds it: who may touch what.
+
+use super::*;
+use crate::entity::Role;
+use crate::store::records::Records;
+use crate::store::suite::team::put;
+use crate::store::suite::user_id;
+
+/// A database whose schema is there, and two stores on it, as the role of gateways and that of management.
+async fn by_role(server: &Postgres) -> (String, PgConnection, PgStore, PgStore) {
+    let url = server.database();
+    furnish(&open(&url).await).await;
+    let mut owner = by_hand(&url).await;
+    sql(&mut owner, "CREATE ROLE serves LOGIN IN ROLE gateway_node; CREATE ROLE manages LOGIN IN ROLE gateway_management").await.unwrap();
+    let serving = PgStore::open(&url.replace("postgres@", "serves@"), &FLEET, false).await.unwrap();
+    let managing = PgStore::open(&url.replace("postgres@", "manages@"), &FLEET, false).await.unwrap();
+    (url, owner, serving, managing)
+}
+
+fn denied<T>(result: Result<T, Error>) {
+    let text = message(result);
+    assert!(text.contains("permission denied"), "{text}");
+}
+
+/// That neither role may do any of this by hand.
+async fn refused_to_both(url: &str, statements: &[&str]) {
+    for role in ["serves@", "manages@"] {
+        let mut conn = by_hand(&url.replace("postgres@", role)).await;
+        for statement in statements {
+            let error = sql(&mut conn, statement).await.expect_err(statement);
+            assert!(error.contains("permission denied") || error.contains("must be owner"), "{statement}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn management_knows_the_people_and_a_gateway_does_not() {
+    let server = Postgres::start(&[]);
+    let (url, _, serving, managing) = by_role(&server).await;
+    let (p, by) = (practice_id("p"), operator());
+    let rows = [put("u", Role::Admin, Some("Ursula"), Some("u@clinic.example")), put("n", Role::Member, None, None)];
+    let (results, _) = managing.sync_team(&p, &rows, &by).await.unwrap();
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(managing.team(&p).await.unwrap().len(), 2);
+    denied(serving.team(&p).await);
+    denied(serving.sync_team(&p, &rows, &by).await);
+    refused_to_both(
+        &url,
+        &[
+            "DELETE FROM gateway.people",
+            "UPDATE gateway.people SET user_id = 'x'",
+            "UPDATE gateway.audit_events SET actor = 'x'",
+            "DELETE FROM gateway.audit_events",
+            "TRUNCATE gateway.audit_events CASCADE",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_whom_another_practice_takes_first_is_a_conflict_and_spoils_nothing() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let store = open(&url).await;
+    furnish(&store).await;
+    let _ = store.put_practice(&practice_id("q"), "Other", &operator()).await.unwrap();
+    let mut other = by_hand(&url).await;
+    sql(&mut other, "BEGIN; INSERT INTO gateway.users VALUES ('n', 'q', 'member')").await.unwrap();
+    let sync = tokio::spawn(async move {
+        let rows = [put("m", Role::Member, Some("M"), None), put("n", Role::Member, Some("N"), None), put("u", Role::Admin, None, None)];
+        (store.sync_team(&practice_id("p"), &rows, &operator()).await.unwrap().0, store)
+    });
+    faults::until(&mut by_hand(&url).await, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)").await;
+    sql(&mut other, "COMMIT").await.unwrap();
+    let (results, store) = sync.await.unwrap();
+    assert!(matches!(&results[..], [Ok(()), Err(Error::Conflict(_)), Ok(())]), "{results:?}");
+    assert_eq!(store.team(&practice_id("p")).await.unwrap().len(), 2);
+    assert_eq!(store.team_member(&user_id("n")).await.unwrap().name, None);
+    let events = store.audit(None).await.unwrap();
+    assert_eq!(audit::verify(&events), Ok(()));
+    assert!(events.iter().all(|event| event.target != "n"));
+}

@@ -1,0 +1,19 @@
+//! What management remembers.
+
+use async_trait::async_trait;
+
+use super::SqliteStore;
+use crate::id::{PracticeId, UserId};
+use crate::store::Error;
+use crate::store::records::{Records, TeamMember};
+
+#[async_trait]
+impl Records for SqliteStore {
+    async fn team(&self, practice: &PracticeId) -> Result<Vec<TeamMember>, Error> {
+        self.explained(self.list_team(practice).await)
+    }
+
+    async fn team_member(&self, id: &UserId) -> Result<TeamMember, Error> {
+        self.explained(self.one_member(id).await)
+    }
+}
