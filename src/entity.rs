@@ -61,6 +61,7 @@ macro_rules! words {
         }
     };
 }
+pub(crate) use words;
 
 words! {
     /// Whether a practice may be reached through the API: `none -> requested -> active <-> disabled`.

@@ -92,30 +92,50 @@ pub struct Broken {
     pub why: &'static str,
 }
 
+/// Takes in a ledger, event after event from the oldest on, and finds where it does not hold together.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    newest: HashMap<Option<PracticeId>, Hash>,
+    last_id: u64,
+}
+
+impl Verifier {
+    /// Whether this event is what was written after those before it: none altered, none missing between two of the same
+    /// practice.
+    ///
+    /// # Errors
+    /// [`Broken`], if it does not fit.
+    pub fn take(&mut self, event: &Event) -> Result<(), Broken> {
+        let broken = |why| Err(Broken { id: event.id, why });
+        if event.id <= self.last_id {
+            return broken("it is out of order");
+        }
+        self.last_id = event.id;
+        if event.prev_hash != self.newest.get(&event.practice_id).copied().unwrap_or_default() {
+            return broken("it does not follow the event before it: one was removed, put in or altered");
+        }
+        if event.computed_hash() != event.hash {
+            return broken("its content does not match its hash: it was altered");
+        }
+        self.newest.insert(event.practice_id.clone(), event.hash);
+        Ok(())
+    }
+
+    /// The last event that was taken in; 0 before the first.
+    #[must_use]
+    pub fn last_id(&self) -> u64 {
+        self.last_id
+    }
+}
+
 /// Whether the events, oldest first, are what was written: none altered, none missing between two of the same practice.
 /// (That the newest are missing cannot be seen from the events alone: keep the newest hash elsewhere.)
 ///
 /// # Errors
 /// [`Broken`] names the first event that does not fit.
 pub fn verify(events: &[Event]) -> Result<(), Broken> {
-    let mut newest: HashMap<Option<&PracticeId>, Hash> = HashMap::new();
-    let mut last_id = 0;
-    for event in events {
-        let broken = |why| Err(Broken { id: event.id, why });
-        if event.id <= last_id {
-            return broken("it is out of order");
-        }
-        last_id = event.id;
-        let head = newest.entry(event.practice_id.as_ref()).or_default();
-        if event.prev_hash != *head {
-            return broken("it does not follow the event before it: one was removed, put in or altered");
-        }
-        if event.computed_hash() != event.hash {
-            return broken("its content does not match its hash: it was altered");
-        }
-        *head = event.hash;
-    }
-    Ok(())
+    let mut verifier = Verifier::default();
+    events.iter().try_for_each(|event| verifier.take(event))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What every backend must do. A backend's tests call [`run`] with a way to make an empty store.
 
+mod pages;
 pub(super) mod team;
 pub(super) mod tokens;
 
@@ -104,6 +105,9 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     team::what_is_said_again_leaves_no_trace(&*empty().await).await;
     team::rows_of_one_user_count_in_their_order(&*empty().await).await;
     team::a_large_team_is_taken_in_at_once(&*empty().await).await;
+    pages::clients_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
+    pages::events_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
+    pages::the_ledger_is_verified_in_chunks(empty().await).await;
 }
 
 async fn practices_go_through_their_states(store: &dyn Store) {

@@ -15,7 +15,7 @@ use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, Store
 use crate::id::ClientId;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
-use crate::store::records::TeamMember;
+use crate::store::records::{ClientRow, LastUse, TeamMember};
 use crate::store::unclear::{NEVER, known, nobody};
 
 // As the tables have it: whatever the database had to work out for each of a million rows would be waited for.
@@ -25,6 +25,13 @@ pub(super) const MEMBER: &str = "SELECT user_id, practice_id, role, api_access, 
 pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url
      FROM gateway.clients";
+/// With when it was last used.
+pub(super) const CLIENT_ROW: &str =
+    "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url,
+            last_used_at, host(address), generation
+     FROM gateway.clients LEFT JOIN LATERAL (
+         SELECT last_used_at, address, generation FROM gateway.secret_uses
+         WHERE secret_uses.client_id = clients.client_id ORDER BY last_used_at DESC LIMIT 1) AS used ON true";
 pub(super) const SECRET: &str =
     "SELECT client_id, generation, digest_kind, digest, created_at, expires_at, ended FROM gateway.client_secrets";
 pub(super) const SIGNING_KEY: &str = "SELECT key_id, algorithm, sealed, created_at, signs_from, revoked_at FROM gateway.signing_keys";
@@ -76,60 +83,60 @@ impl Row for PgRow {
     }
 }
 
-fn as_text(error: impl Display) -> String {
+pub(super) fn as_text(error: impl Display) -> String {
     error.to_string()
 }
 
 /// One row of a table, with what an error about it has to name. Its key is its first column.
-struct Reading<'r, R> {
-    row: &'r R,
-    table: &'static str,
+pub(super) struct Reading<'r, R> {
+    pub(super) row: &'r R,
+    pub(super) table: &'static str,
 }
 
 impl<'r, R: Row> Reading<'r, R> {
-    fn wrong(&self, why: &dyn Display) -> Error {
+    pub(super) fn wrong(&self, why: &dyn Display) -> Error {
         let key = self.row.text(0).ok().flatten().unwrap_or("?").to_owned();
         Error::Row { table: self.table, key, why: why.to_string() }
     }
 
     /// What `how` makes of a column; an error names the column.
-    fn read<T>(&self, name: &str, how: impl FnOnce(&'r R) -> Result<T, String>) -> Result<T, Error> {
+    pub(super) fn read<T>(&self, name: &str, how: impl FnOnce(&'r R) -> Result<T, String>) -> Result<T, Error> {
         how(self.row).map_err(|why| self.wrong(&format!("{name}: {why}")))
     }
 
-    fn some_text(&self, (at, name): Column) -> Result<Option<&'r str>, Error> {
+    pub(super) fn some_text(&self, (at, name): Column) -> Result<Option<&'r str>, Error> {
         self.read(name, |row| row.text(at))
     }
 
-    fn text(&self, column: Column) -> Result<&'r str, Error> {
+    pub(super) fn text(&self, column: Column) -> Result<&'r str, Error> {
         self.read(column.1, |row| row.text(column.0)?.ok_or_else(|| "there is none".to_owned()))
     }
 
-    fn parse<T: FromStr<Err: Display>>(&self, column: Column) -> Result<T, Error> {
+    pub(super) fn parse<T: FromStr<Err: Display>>(&self, column: Column) -> Result<T, Error> {
         let text = self.text(column)?;
         self.read(column.1, |_| text.parse().map_err(as_text))
     }
 
-    fn parse_some<T: FromStr<Err: Display>>(&self, column: Column) -> Result<Option<T>, Error> {
+    pub(super) fn parse_some<T: FromStr<Err: Display>>(&self, column: Column) -> Result<Option<T>, Error> {
         let text = self.some_text(column)?;
         self.read(column.1, |_| text.map(str::parse).transpose().map_err(as_text))
     }
 
-    fn some_moment(&self, (at, name): Column) -> Result<Option<Timestamp>, Error> {
+    pub(super) fn some_moment(&self, (at, name): Column) -> Result<Option<Timestamp>, Error> {
         self.read(name, |row| row.moment(at))
     }
 
-    fn moment(&self, column: Column) -> Result<Timestamp, Error> {
+    pub(super) fn moment(&self, column: Column) -> Result<Timestamp, Error> {
         self.read(column.1, |row| row.moment(column.0)?.ok_or_else(|| "there is none".to_owned()))
     }
 
-    fn digest(&self, (at, name): Column) -> Result<[u8; 32], Error> {
+    pub(super) fn digest(&self, (at, name): Column) -> Result<[u8; 32], Error> {
         self.read(name, |row| row.bytes(at)?.try_into().map_err(|_| "not 32 bytes".to_owned()))
     }
 }
 
 /// A column's place and name.
-type Column = (usize, &'static str);
+pub(super) type Column = (usize, &'static str);
 
 /// A practice.
 pub(super) fn practice(row: &impl Row) -> Result<Practice, Error> {
@@ -178,6 +185,17 @@ pub(super) fn client(row: &impl Row) -> Result<Client, Error> {
         secrets: Vec::new(),
         keys: keys.ok_or_else(|| row.wrong(&"jwks: there is a jwks_url as well"))?,
     })
+}
+
+/// A client without its secrets, and when it was last used.
+pub(super) fn client_row(row: &PgRow) -> Result<ClientRow, Error> {
+    let client = client(row)?;
+    let row = Reading { row, table: "secret_uses" };
+    let used = |at| {
+        let generation = row.read("generation", |row| u32::try_from(row.number(14)?).map_err(as_text))?;
+        Ok::<_, Error>(LastUse { at, address: row.parse((13, "address"))?, generation })
+    };
+    Ok(ClientRow { client, last_used: row.some_moment((12, "last_used_at"))?.map(used).transpose()? })
 }
 
 /// A secret, and whose it is.

@@ -14,7 +14,7 @@ use crate::id::ClientId;
 use crate::scope::ScopeToken;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
-use crate::store::records::TeamMember;
+use crate::store::records::{ClientRow, LastUse, TeamMember};
 use crate::store::unclear::{NEVER, known, nobody};
 
 pub(super) const PRACTICE: &str = "SELECT practice_id, name, api_access FROM practices";
@@ -24,6 +24,12 @@ pub(super) const MEMBER: &str =
 pub(super) const CLIENT: &str =
     "SELECT client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at, jwks, jwks_url
      FROM clients";
+/// With when it was last used.
+pub(super) const CLIENT_ROW: &str =
+    "SELECT clients.client_id AS client_id, practice_id, owner, name, scopes, allowed_addresses, tier, created_at, expires_at, revoked_at,
+            jwks, jwks_url, last_used_at, address, generation
+     FROM clients LEFT JOIN secret_uses ON secret_uses.client_id = clients.client_id AND secret_uses.generation = (
+         SELECT generation FROM secret_uses AS used WHERE used.client_id = clients.client_id ORDER BY last_used_at DESC LIMIT 1)";
 pub(super) const SECRET: &str = "SELECT client_id, generation, digest_kind, digest, created_at, expires_at, ended FROM client_secrets";
 pub(super) const SIGNING_KEY: &str = "SELECT key_id, algorithm, sealed, created_at, signs_from, revoked_at FROM signing_keys";
 pub(super) const REVOKED_TOKEN: &str = "SELECT token_id, client_id, expires_at, revoked_at FROM revoked_tokens";
@@ -31,45 +37,52 @@ pub(super) const EVENT: &str =
     "SELECT id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash FROM audit_events";
 
 /// One row of a table, with what an error about it has to name.
-struct Reading<'r> {
+pub(super) struct Reading<'r> {
     row: &'r SqliteRow,
     table: &'static str,
     key: String,
 }
 
 impl<'r> Reading<'r> {
-    fn new(row: &'r SqliteRow, table: &'static str, key: &str) -> Self {
+    pub(super) fn new(row: &'r SqliteRow, table: &'static str, key: &str) -> Self {
         let key = row.try_get::<String, _>(key).unwrap_or_else(|_| "?".to_owned());
         Self { row, table, key }
     }
 
-    fn wrong(&self, why: &dyn std::fmt::Display) -> Error {
+    pub(super) fn wrong(&self, why: &dyn std::fmt::Display) -> Error {
         Error::Row { table: self.table, key: self.key.clone(), why: why.to_string() }
     }
 
-    fn get<'a, T: sqlx::Decode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(&'a self, column: &'static str) -> Result<T, Error> {
+    pub(super) fn get<'a, T: sqlx::Decode<'a, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
+        &'a self,
+        column: &'static str,
+    ) -> Result<T, Error> {
         self.row.try_get(column).map_err(|error| self.wrong(&error))
     }
 
-    fn parse<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<T, Error> {
+    pub(super) fn parse<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<T, Error> {
         self.get::<&str>(column)?.parse().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
     }
 
-    fn parse_some<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Option<T>, Error> {
+    pub(super) fn parse_some<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Option<T>, Error> {
         self.get::<Option<&str>>(column)?.map(str::parse).transpose().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
     }
 
-    fn moment(&self, column: &'static str) -> Result<Timestamp, Error> {
+    pub(super) fn number<T: TryFrom<i64, Error: std::fmt::Display>>(&self, column: &'static str) -> Result<T, Error> {
+        self.get::<i64>(column)?.try_into().map_err(|error: T::Error| self.wrong(&format!("{column}: {error}")))
+    }
+
+    pub(super) fn moment(&self, column: &'static str) -> Result<Timestamp, Error> {
         self.get(column).map(Timestamp)
     }
 
-    fn moment_if_any(&self, column: &'static str) -> Result<Option<Timestamp>, Error> {
+    pub(super) fn moment_if_any(&self, column: &'static str) -> Result<Option<Timestamp>, Error> {
         Ok(self.get::<Option<i64>>(column)?.map(Timestamp))
     }
 
     /// Words with one space between them. What is not understood is an error: a list of addresses that was merely
     /// skipped over would be empty, which means any address.
-    fn words<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Vec<T>, Error> {
+    pub(super) fn words<T: FromStr<Err: std::fmt::Display>>(&self, column: &'static str) -> Result<Vec<T>, Error> {
         let text: &str = self.get(column)?;
         if text.is_empty() {
             return Ok(Vec::new());
@@ -77,7 +90,7 @@ impl<'r> Reading<'r> {
         text.split(' ').map(str::parse).collect::<Result<_, _>>().map_err(|error: T::Err| self.wrong(&format!("{column}: {error}")))
     }
 
-    fn bytes(&self, column: &'static str) -> Result<[u8; 32], Error> {
+    pub(super) fn bytes(&self, column: &'static str) -> Result<[u8; 32], Error> {
         self.get::<&[u8]>(column)?.try_into().map_err(|_| self.wrong(&format!("{column}: not 32 bytes")))
     }
 }
@@ -137,13 +150,20 @@ pub(super) fn client(row: &SqliteRow) -> Result<Client, Error> {
     })
 }
 
+/// A client without its secrets, and when it was last used.
+pub(super) fn client_row(row: &SqliteRow) -> Result<ClientRow, Error> {
+    let client = client(row)?;
+    let row = Reading::new(row, "secret_uses", "client_id");
+    let used = |at| Ok::<_, Error>(LastUse { at, address: row.parse("address")?, generation: row.number("generation")? });
+    Ok(ClientRow { client, last_used: row.moment_if_any("last_used_at")?.map(used).transpose()? })
+}
+
 /// A secret, and whose it is.
 pub(super) fn secret(row: &SqliteRow) -> Result<(ClientId, StoredSecret), Error> {
     let row = Reading::new(row, "client_secrets", "client_id");
-    let generation = u32::try_from(row.get::<i64>("generation")?).map_err(|error| row.wrong(&format!("generation: {error}")))?;
     let kind = DigestKind::from_word(row.get("digest_kind")?).ok_or_else(|| row.wrong(&"digest_kind: not a word for one"))?;
     let secret = StoredSecret {
-        generation,
+        generation: row.number("generation")?,
         digest: SecretDigest::from_parts(kind, row.bytes("digest")?),
         created_at: row.moment("created_at")?,
         expires_at: row.moment_if_any("expires_at")?,
