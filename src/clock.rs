@@ -5,8 +5,10 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
-use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
 
 /// A moment of civil time, in milliseconds since 1970-01-01T00:00:00Z. Written and read as RFC 3339.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +51,52 @@ impl serde::Serialize for Timestamp {
     }
 }
 
+/// A day of civil time (UTC), counted from 1970-01-01. Written and read as `2026-01-31`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub i32);
+
+impl Day {
+    const FORMAT: &'static [BorrowedFormatItem<'static>] = format_description!("[year]-[month]-[day]");
+    /// The Julian day of 1970-01-01.
+    const FIRST: i32 = 2_440_588;
+
+    /// The day of a moment.
+    #[must_use]
+    pub fn of(moment: Timestamp) -> Self {
+        let days = moment.0.div_euclid(86_400_000);
+        Self(i32::try_from(days).unwrap_or(if days < 0 { i32::MIN } else { i32::MAX }))
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date = self.0.checked_add(Self::FIRST).and_then(|day| Date::from_julian_day(day).ok());
+        match date.and_then(|date| date.format(Self::FORMAT).ok()) {
+            Some(text) => f.pad(&text),
+            None => write!(f, "day {} since 1970", self.0),
+        }
+    }
+}
+
+impl FromStr for Day {
+    type Err = NoDay;
+    fn from_str(text: &str) -> Result<Self, NoDay> {
+        let date = Date::parse(text, Self::FORMAT).map_err(|_| NoDay(text.chars().take(40).collect()))?;
+        Ok(Self(date.to_julian_day() - Self::FIRST))
+    }
+}
+
+impl serde::Serialize for Day {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A text that is no day.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a day: expected one as `2026-01-31`")]
+pub struct NoDay(String);
+
 /// A moment on the clock that leases are counted by, in nanoseconds since boot. It goes on while the machine sleeps
 /// and the process is stopped, which `std::time::Instant` does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,5 +137,18 @@ mod tests {
     #[test]
     fn a_timestamp_is_written_as_rfc_3339() {
         assert_eq!(Timestamp(1_700_000_000_123).to_string(), "2023-11-14T22:13:20.123Z");
+    }
+
+    #[test]
+    fn a_day_is_read_as_it_is_written() {
+        for (moment, text) in [(0, "1970-01-01"), (-1, "1969-12-31"), (1_700_000_000_123, "2023-11-14"), (1_709_164_800_000, "2024-02-29")]
+        {
+            let day = Day::of(Timestamp(moment));
+            assert_eq!((day.to_string().as_str(), text.parse()), (text, Ok(day)));
+        }
+        for wrong in ["", "2023-02-29", "2023-1-1", "2023-11-14T00:00:00Z"] {
+            assert!(wrong.parse::<Day>().is_err(), "{wrong}");
+        }
+        assert_eq!(Day::of(Timestamp(i64::MAX)).to_string(), "day 2147483647 since 1970");
     }
 }

@@ -1,15 +1,21 @@
 //! What the management of a practice remembers beside the rows that access depends on: people, pages of what there is,
 //! usage, denials, requests that may come twice, and mail. Nothing of it is a change for the feeds.
 
+pub(super) mod mail;
 mod page;
 mod team;
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use async_trait::async_trait;
 
+pub use mail::{MailKind, OutboxMail, Recipient};
 pub use page::{ClientFilter, ClientKind, ClientRow, LastUse, Viewer};
 pub use team::{TeamMember, TeamSync};
 
 use super::{Error, audit};
+use crate::clock::Timestamp;
 use crate::id::{ClientId, PracticeId, UserId};
 
 /// The part of the store that no gateway decides by.
@@ -33,4 +39,21 @@ pub trait Records: Send + Sync {
     /// Events of the whole ledger, oldest first: at most `limit`, those that follow the event `after`; 0 is before the first.
     /// No event before the last of them is yet to come, so that an [`audit::Verifier`] can take in one chunk after the other.
     async fn audit_chunk(&self, after: u64, limit: u32) -> Result<Vec<audit::Event>, Error>;
+
+    /// Queues mail that an ended secret of a client is still used, unless that was done for the same client and UTC day, by
+    /// whichever node; then false. Other mail is queued by the changes that are the cause of it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown client.
+    async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error>;
+    /// Claims mail that is due: at most `limit`, for `hold`, within which nobody else is given it. What has no recipient any
+    /// more is given up. The database's clock tells what is due.
+    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error>;
+    /// A claimed mail is sent. False if somebody else has claimed it meanwhile, or it was given up: then nothing is written.
+    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error>;
+    /// A claimed mail could not be sent: it is due again at a moment, or given up. False as for [`Records::mail_sent`], and
+    /// for one that is sent already.
+    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error>;
+    /// How many mails are waiting, claimed ones and those of later included, and since when the oldest is.
+    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error>;
 }

@@ -4,10 +4,11 @@ pub(super) mod team;
 pub(super) mod tokens;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::audit::{Event, Hash};
-use super::records::TeamMember;
+use super::records::mail::{NewMail, To};
+use super::records::{MailKind, TeamMember};
 use super::{Actor, ClientEdit, Committed, Error};
 use crate::clock::{Timestamp, now};
 use crate::credential::SecretDigest;
@@ -47,6 +48,8 @@ pub(super) trait Write: Send + Sized {
     async fn practice_of(&mut self, client: ClientId) -> Result<Option<PracticeId>, Error>;
     /// False if the token is there already.
     async fn insert_revoked_token(&mut self, token: &RevokedToken) -> Result<bool, Error>;
+    /// Queues mail, which is sent once this has committed.
+    async fn queue_mail(&mut self, mail: &NewMail<'_>) -> Result<(), Error>;
     /// The ids for so many events, and the hash of the last one of this practice, or of none. From here on nobody else writes
     /// events of the same until this commits.
     async fn next_events(&mut self, practice: Option<&PracticeId>, count: usize) -> Result<(Vec<u64>, Option<Hash>), Error>;
@@ -141,6 +144,15 @@ pub(super) async fn set_practice_access(
     }
     let after = Practice { api_access: to, ..before.clone() };
     write.update_practice(&after).await?;
+    let mail = match (before.api_access, to) {
+        (_, ApiAccess::Requested) => Some((MailKind::AccessRequested, To::Operators)),
+        (ApiAccess::None | ApiAccess::Requested, ApiAccess::Active) => Some((MailKind::AccessApproved, To::Admins)),
+        (_, ApiAccess::Disabled) => Some((MailKind::AccessDisabled, To::Admins)),
+        (_, ApiAccess::Active | ApiAccess::None) => None,
+    };
+    if let Some((kind, to)) = mail {
+        write.queue_mail(&NewMail { kind, practice: id, client: None, to, details: json!({ "by": by.name }) }).await?;
+    }
     let action = match (before.api_access, to) {
         (_, ApiAccess::Requested) => "practice.request",
         (ApiAccess::Disabled, ApiAccess::Active) => "practice.enable",
@@ -281,6 +293,10 @@ pub(super) async fn add_secret(
     }
     write.insert_secret(id, &StoredSecret { generation, digest: digest.clone(), created_at: now, expires_at: None, ended: false }).await?;
     let after = write.client(id).await?.ok_or_else(|| not_found("client", &id))?;
+    if generation > 1 {
+        let details = json!({ "by": by.name, "generation": generation, "others_end": others_end });
+        queue_about(&mut write, &after, MailKind::SecretRegenerated, details).await?;
+    }
     Ok((generation, commit_client(write, &before, &after, "client.rotate", by).await?))
 }
 
@@ -320,7 +336,13 @@ pub(super) async fn revoke_client(mut write: impl Write, id: ClientId, now: Time
     }
     let after = Client { revoked_at: Some(now), ..before.clone() };
     write.update_client(&after).await?;
+    queue_about(&mut write, &after, MailKind::ClientRevoked, json!({ "by": by.name })).await?;
     commit_client(write, &before, &after, "client.revoke", by).await
+}
+
+async fn queue_about(write: &mut impl Write, client: &Client, kind: MailKind, details: Value) -> Result<(), Error> {
+    let to = To::holders(client.owner.as_ref());
+    write.queue_mail(&NewMail { kind, practice: &client.practice_id, client: Some(client.id), to, details }).await
 }
 
 async fn commit_client(write: impl Write, before: &Client, after: &Client, action: &'static str, by: &Actor) -> Result<Committed, Error> {

@@ -1,5 +1,6 @@
 //! What every backend must do. A backend's tests call [`run`] with a way to make an empty store.
 
+mod mail;
 mod pages;
 pub(super) mod team;
 pub(super) mod tokens;
@@ -105,6 +106,11 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     team::what_is_said_again_leaves_no_trace(&*empty().await).await;
     team::rows_of_one_user_count_in_their_order(&*empty().await).await;
     team::a_large_team_is_taken_in_at_once(&*empty().await).await;
+    mail::a_change_queues_mail_for_whom_it_concerns(&*empty().await).await;
+    mail::mail_is_claimed_by_one_and_tried_again(&*empty().await).await;
+    mail::mail_without_a_recipient_is_given_up(&*empty().await).await;
+    mail::many_claim_and_none_gets_what_another_has(empty().await).await;
+    mail::an_ended_secret_is_told_of_once_a_day(empty().await).await;
     pages::clients_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
     pages::events_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
     pages::the_ledger_is_verified_in_chunks(empty().await).await;

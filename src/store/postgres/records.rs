@@ -1,12 +1,17 @@
 //! What management remembers.
 
+pub(super) mod outbox;
 mod page;
+
+use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::PgStore;
+use crate::clock::Timestamp;
 use crate::id::{ClientId, PracticeId, UserId};
-use crate::store::records::{ClientFilter, ClientRow, Records, TeamMember, Viewer};
+use crate::store::records::{ClientFilter, ClientRow, OutboxMail, Records, TeamMember, Viewer};
 use crate::store::{Error, audit};
 
 #[async_trait]
@@ -35,5 +40,25 @@ impl Records for PgStore {
 
     async fn audit_chunk(&self, after: u64, limit: u32) -> Result<Vec<audit::Event>, Error> {
         self.read(self.chunk_of_events(after, limit)).await
+    }
+
+    async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error> {
+        self.change(self.tell_of_ended_secret(client, generation, at, address)).await
+    }
+
+    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error> {
+        self.change(self.claim_due(claimer, limit, hold)).await
+    }
+
+    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error> {
+        self.change(self.note_sent(id, claimer)).await
+    }
+
+    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error> {
+        self.change(self.note_failed(id, claimer, error, again_at)).await
+    }
+
+    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error> {
+        self.read(self.count_waiting()).await
     }
 }

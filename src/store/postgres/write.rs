@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use sqlx::{Postgres, Transaction};
 
 use super::read::{self, For};
+use super::records::outbox;
 use super::{PgStore, commit, ledger, team, tokens};
 use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, KeyId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
 use crate::store::records::TeamMember;
+use crate::store::records::mail::NewMail;
 use crate::store::rules::Write;
 use crate::store::{Committed, Error};
 
@@ -209,6 +211,10 @@ impl Write for PgWrite {
 
     async fn put_people(&mut self, people: &[&TeamMember]) -> Result<(), Error> {
         team::put_people(&mut self.transaction, people).await
+    }
+
+    async fn queue_mail(&mut self, mail: &NewMail<'_>) -> Result<(), Error> {
+        outbox::queue(&mut self.transaction, mail).await
     }
 
     async fn next_events(&mut self, practice: Option<&PracticeId>, count: usize) -> Result<(Vec<u64>, Option<Hash>), Error> {

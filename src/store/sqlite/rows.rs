@@ -49,6 +49,11 @@ impl<'r> Reading<'r> {
         Self { row, table, key }
     }
 
+    /// Of a table whose key is no text.
+    pub(super) fn of(row: &'r SqliteRow, table: &'static str, key: String) -> Self {
+        Self { row, table, key }
+    }
+
     pub(super) fn wrong(&self, why: &dyn std::fmt::Display) -> Error {
         Error::Row { table: self.table, key: self.key.clone(), why: why.to_string() }
     }
@@ -199,7 +204,7 @@ pub(super) fn revoked_token(row: &SqliteRow) -> Result<RevokedToken, Error> {
 /// An audit event.
 pub(super) fn event(row: &SqliteRow) -> Result<Event, Error> {
     let id = row.try_get::<i64, _>("id")?;
-    let row = Reading { row, table: "audit_events", key: id.to_string() };
+    let row = Reading::of(row, "audit_events", id.to_string());
     Ok(Event {
         id: u64::try_from(id).map_err(|error| row.wrong(&error))?,
         at: row.moment("at")?,

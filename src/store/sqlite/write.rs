@@ -4,12 +4,14 @@ use async_trait::async_trait;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::MutexGuard;
 
+use super::records::outbox;
 use super::{SqliteStore, ledger, read, rows, team, tokens};
 use crate::clock::Timestamp;
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, KeyId, PracticeId, Revision, UserId};
 use crate::store::audit::{Event, Hash};
 use crate::store::records::TeamMember;
+use crate::store::records::mail::NewMail;
 use crate::store::rules::Write;
 use crate::store::{Committed, Error};
 
@@ -25,6 +27,23 @@ impl SqliteStore {
         let turn = self.shared.writing.lock().await;
         self.shared.file.check()?;
         Ok(SqliteWrite { store: self, transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
+    }
+
+    /// Had the file been moved away meanwhile, the change would be in a file that nobody reads any more.
+    fn still_there(&self) -> Result<(), Error> {
+        self.shared.file.check()
+    }
+}
+
+impl SqliteWrite<'_> {
+    pub(super) fn conn(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
+
+    /// Commits what is no change for the feeds.
+    pub(super) async fn done(self) -> Result<(), Error> {
+        self.transaction.commit().await?;
+        self.store.still_there()
     }
 }
 
@@ -211,6 +230,10 @@ impl Write for SqliteWrite<'_> {
         team::put_people(&mut self.transaction, people).await
     }
 
+    async fn queue_mail(&mut self, mail: &NewMail<'_>) -> Result<(), Error> {
+        outbox::queue(&mut self.transaction, mail).await
+    }
+
     async fn next_events(&mut self, practice: Option<&PracticeId>, count: usize) -> Result<(Vec<u64>, Option<Hash>), Error> {
         ledger::next_events(&mut self.transaction, practice, count).await
     }
@@ -223,8 +246,7 @@ impl Write for SqliteWrite<'_> {
         let head = head(&mut self.transaction).await?;
         self.transaction.commit().await?;
         let committed = Committed::now(head);
-        // Had the file been moved away meanwhile, the change would be in a file that nobody reads any more.
-        self.store.shared.file.check()?;
+        self.store.still_there()?;
         Ok(committed)
     }
 }

@@ -1,8 +1,8 @@
 //! What management remembers, as the database itself holds it: who may touch what.
 
 use super::*;
-use crate::entity::Role;
-use crate::store::records::Records;
+use crate::entity::{ApiAccess, Role};
+use crate::store::records::{MailKind, Records};
 use crate::store::suite::team::put;
 use crate::store::suite::user_id;
 
@@ -79,4 +79,50 @@ async fn a_user_whom_another_practice_takes_first_is_a_conflict_and_spoils_nothi
     let events = store.audit(None).await.unwrap();
     assert_eq!(audit::verify(&events), Ok(()));
     assert!(events.iter().all(|event| event.target != "n"));
+}
+
+#[tokio::test]
+async fn management_sends_the_mail_and_a_gateway_only_has_it_queued() {
+    let server = Postgres::start(&[]);
+    let (url, _, serving, managing) = by_role(&server).await;
+    let (p, by, minute) = (practice_id("p"), operator(), Duration::from_mins(1));
+    let _ = managing.sync_team(&p, &[put("u", Role::Admin, None, Some("u@clinic.example"))], &by).await.unwrap();
+    let app = client(None);
+    let _ = managing.create_client(&app, &by).await.unwrap();
+    let _ = managing.set_practice_access(&p, &[ApiAccess::Active], ApiAccess::Disabled, &by).await.unwrap();
+    let address = "192.0.2.1".parse().unwrap();
+    assert!(serving.queue_ended_secret_used(app.client.id, 1, now(), address).await.unwrap());
+    assert!(!serving.queue_ended_secret_used(app.client.id, 1, now(), address).await.unwrap());
+    denied(serving.claim_mail("node", 9, minute).await);
+    denied(serving.outbox_backlog().await);
+    let mails = managing.claim_mail("manager", 9, minute).await.unwrap();
+    assert_eq!(mails.iter().map(|mail| mail.kind).collect::<Vec<_>>(), [MailKind::AccessDisabled, MailKind::EndedSecretUsed]);
+    denied(serving.mail_sent(mails[0].id, "manager").await);
+    assert!(managing.mail_sent(mails[0].id, "manager").await.unwrap());
+    assert!(managing.mail_failed(mails[1].id, "manager", "no", None).await.unwrap());
+    refused_to_both(
+        &url,
+        &[
+            "DELETE FROM gateway.email_outbox",
+            "UPDATE gateway.email_outbox SET details = '{}'",
+            "UPDATE gateway.email_outbox SET recipient_user = 'x'",
+            "UPDATE gateway.ended_secret_told SET day = now()",
+            "DELETE FROM gateway.ended_secret_told",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_change_was_to_be_told_of_is_undone_with_it() {
+    let server = Postgres::start(&[]);
+    let url = server.database();
+    let store = open(&url).await;
+    furnish(&store).await;
+    let _ = store.sync_team(&practice_id("p"), &[put("u", Role::Admin, None, Some("u@clinic.example"))], &operator()).await.unwrap();
+    let mut owner = by_hand(&url).await;
+    sql(&mut owner, "ALTER TABLE gateway.audit_events ADD CONSTRAINT refused CHECK (action <> 'practice.disable')").await.unwrap();
+    let refused = store.set_practice_access(&practice_id("p"), &[ApiAccess::Active], ApiAccess::Disabled, &operator()).await;
+    assert!(refused.is_err());
+    assert_eq!(store.outbox_backlog().await.unwrap(), (0, None));
 }
