@@ -1,6 +1,7 @@
 //! What the management of a practice remembers beside the rows that access depends on: people, pages of what there is,
 //! usage, denials, requests that may come twice, and mail. Nothing of it is a change for the feeds.
 
+mod idempotent;
 pub(super) mod mail;
 mod page;
 mod team;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use idempotent::Idempotent;
 pub use mail::{MailKind, OutboxMail, Recipient};
 pub use page::{ClientFilter, ClientKind, ClientRow, LastUse, Viewer};
 pub use team::{TeamMember, TeamSync};
@@ -56,4 +58,14 @@ pub trait Records: Send + Sync {
     async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error>;
     /// How many mails are waiting, claimed ones and those of later included, and since when the oldest is.
     async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error>;
+
+    /// Begins a request that carries a key of its caller's, so that it is carried out once however often it comes. Of those
+    /// that come at once, one is [`Idempotent::Begun`]. Keys are forgotten after 24 hours, by the database's clock, with the
+    /// tokens ([`Store::prune_tokens`](super::Store::prune_tokens)).
+    async fn begin_idempotent(&self, caller: &str, key: [u8; 32], request: [u8; 32]) -> Result<Idempotent, Error>;
+    /// Keeps the answer to a request that was begun, as it is: a secret in it would be kept in the clear. The first answer
+    /// stays.
+    async fn finish_idempotent(&self, caller: &str, key: [u8; 32], status: u16, body: &str) -> Result<(), Error>;
+    /// Forgets a request that was begun and changed nothing, so that it may come again; not one that is answered.
+    async fn abandon_idempotent(&self, caller: &str, key: [u8; 32]) -> Result<(), Error>;
 }

@@ -1,5 +1,6 @@
 //! What every backend must do. A backend's tests call [`run`] with a way to make an empty store.
 
+mod idempotent;
 mod mail;
 mod pages;
 pub(super) mod team;
@@ -106,6 +107,8 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     team::what_is_said_again_leaves_no_trace(&*empty().await).await;
     team::rows_of_one_user_count_in_their_order(&*empty().await).await;
     team::a_large_team_is_taken_in_at_once(&*empty().await).await;
+    idempotent::a_request_is_carried_out_once_and_answered_as_often_as_it_comes(&*empty().await).await;
+    idempotent::of_many_at_once_one_is_begun(empty().await).await;
     mail::a_change_queues_mail_for_whom_it_concerns(&*empty().await).await;
     mail::mail_is_claimed_by_one_and_tried_again(&*empty().await).await;
     mail::mail_without_a_recipient_is_given_up(&*empty().await).await;

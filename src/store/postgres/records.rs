@@ -1,5 +1,6 @@
 //! What management remembers.
 
+mod idempotent;
 pub(super) mod outbox;
 mod page;
 
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 use super::PgStore;
 use crate::clock::Timestamp;
 use crate::id::{ClientId, PracticeId, UserId};
-use crate::store::records::{ClientFilter, ClientRow, OutboxMail, Records, TeamMember, Viewer};
+use crate::store::records::{ClientFilter, ClientRow, Idempotent, OutboxMail, Records, TeamMember, Viewer};
 use crate::store::{Error, audit};
 
 #[async_trait]
@@ -60,5 +61,17 @@ impl Records for PgStore {
 
     async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error> {
         self.read(self.count_waiting()).await
+    }
+
+    async fn begin_idempotent(&self, caller: &str, key: [u8; 32], request: [u8; 32]) -> Result<Idempotent, Error> {
+        self.change(self.begin_request(caller, key, request)).await
+    }
+
+    async fn finish_idempotent(&self, caller: &str, key: [u8; 32], status: u16, body: &str) -> Result<(), Error> {
+        self.change(self.finish_request(caller, key, status, body)).await
+    }
+
+    async fn abandon_idempotent(&self, caller: &str, key: [u8; 32]) -> Result<(), Error> {
+        self.change(self.abandon_request(caller, key)).await
     }
 }

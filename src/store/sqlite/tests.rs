@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::now;
 use crate::id::Revision;
+use crate::store::records::{Idempotent, Records};
 use crate::store::suite::{self, client, follow, furnish, operator, practice_id, user_id};
 use crate::store::{Change, Changes, Snapshot};
 
@@ -394,6 +395,23 @@ async fn one_gateway_serves_and_its_death_is_noticed() {
     let committed = second.put_practice(&practice_id("p"), "y", &operator()).await.unwrap();
     feed.acknowledge(committed.revision()).await.unwrap();
     assert_eq!(second.barrier(committed).await.unwrap().applied, 1);
+}
+
+#[tokio::test]
+async fn a_request_is_forgotten_after_a_day() {
+    let world = World::new().await;
+    for key in [1, 3] {
+        assert_eq!(world.store.begin_idempotent("operator", [key; 32], [0; 32]).await.unwrap(), Idempotent::Begun);
+    }
+    world.store.finish_idempotent("operator", [3; 32], 204, "").await.unwrap();
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, "UPDATE idempotency_keys SET created_at = created_at - 90000000").await.unwrap();
+    // Whether somebody has come by to forget it or not.
+    assert_eq!(world.store.begin_idempotent("operator", [3; 32], [9; 32]).await.unwrap(), Idempotent::Begun);
+    world.store.prune_tokens().await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM idempotency_keys").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(left, 1);
+    assert_eq!(world.store.begin_idempotent("operator", [3; 32], [9; 32]).await.unwrap(), Idempotent::UnderWay);
 }
 
 #[tokio::test]

@@ -98,7 +98,11 @@ pub(super) async fn insert_revoked_token(conn: &mut SqliteConnection, token: &Re
 /// Forgets some of what nobody needs any more; whether there may be more of it.
 pub(super) async fn forget(conn: &mut SqliteConnection) -> Result<bool, Error> {
     let mut full = false;
-    for (table, key, end) in [("revoked_tokens", "token_id", "expires_at"), ("used_assertions", "client_id, digest", "until")] {
+    for (table, key, end) in [
+        ("revoked_tokens", "token_id", "expires_at"),
+        ("used_assertions", "client_id, digest", "until"),
+        ("idempotency_keys", "caller, key_digest", "created_at"),
+    ] {
         let over = format!("SELECT {key} FROM {table} WHERE {end} < {A_DAY_AGO} LIMIT {AT_A_TIME}");
         // Asking takes no lock, and there is mostly nothing.
         if sqlx::query(AssertSqlSafe(over.as_str())).fetch_optional(&mut *conn).await?.is_some() {

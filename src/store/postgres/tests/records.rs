@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::entity::{ApiAccess, Role};
-use crate::store::records::{MailKind, Records};
+use crate::store::records::{Idempotent, MailKind, Records};
 use crate::store::suite::team::put;
 use crate::store::suite::user_id;
 
@@ -125,4 +125,25 @@ async fn what_a_change_was_to_be_told_of_is_undone_with_it() {
     let refused = store.set_practice_access(&practice_id("p"), &[ApiAccess::Active], ApiAccess::Disabled, &operator()).await;
     assert!(refused.is_err());
     assert_eq!(store.outbox_backlog().await.unwrap(), (0, None));
+}
+
+#[tokio::test]
+async fn a_request_is_forgotten_after_a_day() {
+    let server = Postgres::start(&[]);
+    let (url, mut owner, serving, managing) = by_role(&server).await;
+    for key in [1, 2, 3] {
+        assert_eq!(managing.begin_idempotent("operator", [key; 32], [0; 32]).await.unwrap(), Idempotent::Begun);
+    }
+    managing.finish_idempotent("operator", [3; 32], 204, "").await.unwrap();
+    managing.abandon_idempotent("operator", [2; 32]).await.unwrap();
+    denied(serving.begin_idempotent("operator", [1; 32], [0; 32]).await);
+    let age = "UPDATE gateway.idempotency_keys SET created_at = now() - interval '25 hours'";
+    sql(&mut owner, age).await.unwrap();
+    // Whether somebody has come by to forget it or not.
+    assert_eq!(managing.begin_idempotent("operator", [3; 32], [9; 32]).await.unwrap(), Idempotent::Begun);
+    serving.prune_tokens().await.unwrap();
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM gateway.idempotency_keys").fetch_one(&mut owner).await.unwrap();
+    assert_eq!(left, 1);
+    assert_eq!(managing.begin_idempotent("operator", [3; 32], [9; 32]).await.unwrap(), Idempotent::UnderWay);
+    refused_to_both(&url, &["TRUNCATE gateway.idempotency_keys", "UPDATE gateway.idempotency_keys SET caller = 'x'"]).await;
 }
