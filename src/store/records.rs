@@ -5,6 +5,7 @@ mod idempotent;
 pub(super) mod mail;
 mod page;
 mod team;
+mod usage;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,9 +16,10 @@ pub use idempotent::Idempotent;
 pub use mail::{MailKind, OutboxMail, Recipient};
 pub use page::{ClientFilter, ClientKind, ClientRow, LastUse, Viewer};
 pub use team::{TeamMember, TeamSync};
+pub use usage::{Active, SecretUse, UsageDelta, UsageRow};
 
 use super::{Error, audit};
-use crate::clock::Timestamp;
+use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 
 /// The part of the store that no gateway decides by.
@@ -68,4 +70,20 @@ pub trait Records: Send + Sync {
     async fn finish_idempotent(&self, caller: &str, key: [u8; 32], status: u16, body: &str) -> Result<(), Error>;
     /// Forgets a request that was begun and changed nothing, so that it may come again; not one that is answered.
     async fn abandon_idempotent(&self, caller: &str, key: [u8; 32]) -> Result<(), Error>;
+
+    /// Adds to what clients did, and remembers the latest use of their secrets, in one transaction and whatever other nodes
+    /// add at the same time. What is told of unknown clients is passed over.
+    async fn add_usage(&self, more: &[UsageDelta], used: &[SecretUse]) -> Result<(), Error>;
+    /// What the clients of a practice did, or one of them, that the viewer sees: from a day to a day, both included, by day,
+    /// client and scope.
+    async fn usage(
+        &self,
+        practice: &PracticeId,
+        viewer: &Viewer,
+        from: Day,
+        to: Day,
+        client: Option<ClientId>,
+    ) -> Result<Vec<UsageRow>, Error>;
+    /// Who has used the API access of a practice since a moment.
+    async fn active_since(&self, practice: &PracticeId, since: Timestamp) -> Result<Active, Error>;
 }

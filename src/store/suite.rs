@@ -5,6 +5,7 @@ mod mail;
 mod pages;
 pub(super) mod team;
 pub(super) mod tokens;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +118,8 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     pages::clients_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
     pages::events_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
     pages::the_ledger_is_verified_in_chunks(empty().await).await;
+    usage::usage_adds_up_and_is_shown_to_whom_it_concerns(empty().await).await;
+    usage::the_last_use_is_the_latest_whoever_tells_of_it_last(&*empty().await).await;
 }
 
 async fn practices_go_through_their_states(store: &dyn Store) {

@@ -3,6 +3,7 @@
 mod idempotent;
 pub(super) mod outbox;
 mod page;
+mod usage;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,9 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::SqliteStore;
-use crate::clock::Timestamp;
+use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
-use crate::store::records::{ClientFilter, ClientRow, Idempotent, OutboxMail, Records, TeamMember, Viewer};
+use crate::store::records::{
+    Active, ClientFilter, ClientRow, Idempotent, OutboxMail, Records, SecretUse, TeamMember, UsageDelta, UsageRow, Viewer,
+};
 use crate::store::{Error, audit};
 
 /// The present moment, by the database's clock.
@@ -76,5 +79,24 @@ impl Records for SqliteStore {
 
     async fn abandon_idempotent(&self, caller: &str, key: [u8; 32]) -> Result<(), Error> {
         self.explained(self.abandon_request(caller, key).await)
+    }
+
+    async fn add_usage(&self, more: &[UsageDelta], used: &[SecretUse]) -> Result<(), Error> {
+        self.explained(self.count_usage(more, used).await)
+    }
+
+    async fn usage(
+        &self,
+        practice: &PracticeId,
+        viewer: &Viewer,
+        from: Day,
+        to: Day,
+        client: Option<ClientId>,
+    ) -> Result<Vec<UsageRow>, Error> {
+        self.explained(self.list_usage(practice, viewer, [from, to], client).await)
+    }
+
+    async fn active_since(&self, practice: &PracticeId, since: Timestamp) -> Result<Active, Error> {
+        self.explained(self.list_active(practice, since).await)
     }
 }

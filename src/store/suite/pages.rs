@@ -5,10 +5,10 @@ use crate::entity::RevokedToken;
 use crate::id::TokenId;
 use crate::store::records::{ClientFilter, ClientKind, Viewer};
 
-const VIEWERS: [&str; 5] = ["operator", "admin", "u", "v", "stranger"];
+pub(super) const VIEWERS: [&str; 5] = ["operator", "admin", "u", "v", "stranger"];
 
 /// As whom somebody looks at the practice `p`.
-fn viewer(who: &str) -> Viewer {
+pub(super) fn viewer(who: &str) -> Viewer {
     match who {
         "operator" => Viewer::Operator,
         "admin" => Viewer::Admin(user_id("admin")),
@@ -16,9 +16,9 @@ fn viewer(who: &str) -> Viewer {
     }
 }
 
-/// Practice `p` with the members `u` and `v` and one admin, and clients of all of them in the order of their making; two
-/// practices beside it would not be told from it.
-async fn populated(store: &dyn Store) -> Vec<Client> {
+/// Practice `p` with the members `u` and `v` and one admin, and clients of all of them in the order of their making; and a
+/// practice beside it, with a client.
+pub(super) async fn populated(store: &dyn Store) -> Vec<Client> {
     furnish(store).await;
     let by = operator();
     for (user, role) in [("v", Role::Member), ("admin", Role::Admin)] {

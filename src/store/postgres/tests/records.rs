@@ -1,8 +1,9 @@
 //! What management remembers, as the database itself holds it: who may touch what.
 
 use super::*;
+use crate::clock::Day;
 use crate::entity::{ApiAccess, Role};
-use crate::store::records::{Idempotent, MailKind, Records};
+use crate::store::records::{Idempotent, MailKind, Records, SecretUse, UsageDelta, Viewer};
 use crate::store::suite::team::put;
 use crate::store::suite::user_id;
 
@@ -146,4 +147,31 @@ async fn a_request_is_forgotten_after_a_day() {
     assert_eq!(left, 1);
     assert_eq!(managing.begin_idempotent("operator", [3; 32], [9; 32]).await.unwrap(), Idempotent::UnderWay);
     refused_to_both(&url, &["TRUNCATE gateway.idempotency_keys", "UPDATE gateway.idempotency_keys SET caller = 'x'"]).await;
+}
+
+#[tokio::test]
+async fn a_gateway_counts_and_management_reads_it() {
+    let server = Postgres::start(&[]);
+    let (url, _, serving, managing) = by_role(&server).await;
+    let app = client(None);
+    let _ = managing.create_client(&app, &operator()).await.unwrap();
+    let (p, day) = (practice_id("p"), Day::of(now()));
+    let more = UsageDelta { day, client: app.client.id, scope: None, requests: 2, refused: 1 };
+    let used = SecretUse { client: app.client.id, generation: 1, at: now(), address: "192.0.2.1".parse().unwrap() };
+    for _ in 0..2 {
+        serving.add_usage(std::slice::from_ref(&more), std::slice::from_ref(&used)).await.unwrap();
+    }
+    assert_eq!(managing.usage(&p, &Viewer::Operator, day, day, None).await.unwrap()[0].requests, 4);
+    assert_eq!(managing.active_since(&p, used.at).await.unwrap().clients.len(), 1);
+    denied(managing.add_usage(&[more], &[]).await);
+    refused_to_both(
+        &url,
+        &[
+            "DELETE FROM gateway.usage_daily",
+            "UPDATE gateway.usage_daily SET client_id = 'x'",
+            "DELETE FROM gateway.secret_uses",
+            "UPDATE gateway.secret_uses SET generation = 7",
+        ],
+    )
+    .await;
 }

@@ -1,0 +1,105 @@
+//! What clients do, by the day.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Connection};
+
+use super::super::SqliteStore;
+use super::super::rows::{self, Reading};
+use super::page::add_secrets;
+use crate::clock::{Day, Timestamp};
+use crate::id::{ClientId, PracticeId};
+use crate::scope::ScopeToken;
+use crate::store::Error;
+use crate::store::records::{Active, ClientRow, SecretUse, UsageDelta, UsageRow, Viewer};
+
+impl SqliteStore {
+    pub(super) async fn count_usage(&self, deltas: &[UsageDelta], uses: &[SecretUse]) -> Result<(), Error> {
+        let mut write = self.begin().await?;
+        for delta in deltas {
+            sqlx::query(
+                "INSERT INTO usage_daily (day, client_id, scope, requests, refused)
+                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = ?2)
+                 ON CONFLICT (day, client_id, scope) DO UPDATE
+                 SET requests = usage_daily.requests + excluded.requests, refused = usage_daily.refused + excluded.refused",
+            )
+            .bind(delta.day.0)
+            .bind(delta.client.to_text())
+            .bind(delta.scope.as_ref().map_or("", ScopeToken::as_str))
+            .bind(i64::try_from(delta.requests).unwrap_or(i64::MAX))
+            .bind(i64::try_from(delta.refused).unwrap_or(i64::MAX))
+            .execute(write.conn())
+            .await?;
+        }
+        for used in uses {
+            sqlx::query(
+                "INSERT INTO secret_uses (client_id, generation, last_used_at, address)
+                 SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = ?1)
+                 ON CONFLICT (client_id, generation) DO UPDATE SET last_used_at = excluded.last_used_at, address = excluded.address
+                 WHERE secret_uses.last_used_at < excluded.last_used_at",
+            )
+            .bind(used.client.to_text())
+            .bind(used.generation)
+            .bind(used.at.0)
+            .bind(used.address.to_string())
+            .execute(write.conn())
+            .await?;
+        }
+        write.done().await
+    }
+
+    pub(super) async fn list_usage(
+        &self,
+        practice: &PracticeId,
+        viewer: &Viewer,
+        days: [Day; 2],
+        client: Option<ClientId>,
+    ) -> Result<Vec<UsageRow>, Error> {
+        let found = sqlx::query(
+            "SELECT client_id, day, scope, requests, refused FROM clients JOIN usage_daily USING (client_id)
+             WHERE practice_id = ?1 AND ((owner IS NULL AND ?2) OR owner = ?3) AND (?6 IS NULL OR client_id = ?6) AND day BETWEEN ?4 AND ?5
+             ORDER BY day, client_id, scope",
+        )
+        .bind(practice.as_str())
+        .bind(viewer.sees_shared())
+        .bind(viewer.own())
+        .bind(days[0].0)
+        .bind(days[1].0)
+        .bind(client.map(ClientId::to_text))
+        .fetch_all(&mut *self.conn().await?)
+        .await?;
+        found.iter().map(usage_row).collect()
+    }
+
+    pub(super) async fn list_active(&self, practice: &PracticeId, since: Timestamp) -> Result<Active, Error> {
+        let mut conn = self.conn().await?;
+        let mut transaction = conn.begin().await?;
+        let sql = format!(
+            "{} WHERE practice_id = ? AND owner IS NULL AND last_used_at >= ? ORDER BY last_used_at DESC, clients.client_id",
+            rows::CLIENT_ROW
+        );
+        let found = sqlx::query(AssertSqlSafe(sql)).bind(practice.as_str()).bind(since.0).fetch_all(&mut *transaction).await?;
+        let mut clients: Vec<ClientRow> = found.iter().map(rows::client_row).collect::<Result<_, _>>()?;
+        add_secrets(&mut transaction, &mut clients).await?;
+        let people: i64 = sqlx::query_scalar(
+            "SELECT count(DISTINCT owner) FROM clients JOIN secret_uses USING (client_id) WHERE practice_id = ? AND last_used_at >= ?",
+        )
+        .bind(practice.as_str())
+        .bind(since.0)
+        .fetch_one(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(Active { clients, people: u64::try_from(people).unwrap_or(0) })
+    }
+}
+
+fn usage_row(row: &SqliteRow) -> Result<UsageRow, Error> {
+    let row = Reading::new(row, "usage_daily", "client_id");
+    let scope: &str = row.get("scope")?;
+    Ok(UsageRow {
+        day: Day(row.number("day")?),
+        client: row.parse("client_id")?,
+        scope: if scope.is_empty() { None } else { Some(row.parse("scope")?) },
+        requests: row.number("requests")?,
+        refused: row.number("refused")?,
+    })
+}
