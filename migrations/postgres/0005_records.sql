@@ -36,7 +36,7 @@ CREATE TABLE gateway.secret_uses (
 -- Requests that were refused, the newest of each practice. Whoever sends a request may have chosen its id, so that alone
 -- tells no two apart.
 CREATE TABLE gateway.denials (
-    request_id  text NOT NULL CHECK (length(request_id) BETWEEN 1 AND 64),
+    request_id  text COLLATE "C" NOT NULL CHECK (length(request_id) BETWEEN 1 AND 64),
     at          timestamptz NOT NULL CHECK (isfinite(at)),
     practice_id text NOT NULL,
     client_id   text,

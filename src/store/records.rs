@@ -1,6 +1,7 @@
 //! What the management of a practice remembers beside the rows that access depends on: people, pages of what there is,
 //! usage, denials, requests that may come twice, and mail. Nothing of it is a change for the feeds.
 
+mod denial;
 mod idempotent;
 pub(super) mod mail;
 mod page;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use denial::{DenialPlace, DenialRow};
 pub use idempotent::Idempotent;
 pub use mail::{MailKind, OutboxMail, Recipient};
 pub use page::{ClientFilter, ClientKind, ClientRow, LastUse, Viewer};
@@ -86,4 +88,18 @@ pub trait Records: Send + Sync {
     ) -> Result<Vec<UsageRow>, Error>;
     /// Who has used the API access of a practice since a moment.
     async fn active_since(&self, practice: &PracticeId, since: Timestamp) -> Result<Active, Error>;
+
+    /// Remembers requests that were refused: the newest 10,000 of each practice. One that is remembered already stays as it is.
+    async fn add_denials(&self, rows: &[DenialRow]) -> Result<(), Error>;
+    /// Denials of a practice that the viewer sees, newest first: at most `limit`, those that come after the place `after`.
+    async fn denials_page(
+        &self,
+        practice: &PracticeId,
+        viewer: &Viewer,
+        after: Option<&DenialPlace>,
+        limit: u32,
+    ) -> Result<Vec<DenialRow>, Error>;
+    /// The denial of a request, of any practice, for the operators; the newest, since callers may choose the ids of their
+    /// requests.
+    async fn denial(&self, request_id: &str) -> Result<Option<DenialRow>, Error>;
 }

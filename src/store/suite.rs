@@ -1,5 +1,6 @@
 //! What every backend must do. A backend's tests call [`run`] with a way to make an empty store.
 
+mod denials;
 mod idempotent;
 mod mail;
 mod pages;
@@ -118,6 +119,8 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     pages::clients_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
     pages::events_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
     pages::the_ledger_is_verified_in_chunks(empty().await).await;
+    denials::denials_are_shown_to_whom_they_concern_page_by_page(&*empty().await).await;
+    denials::the_newest_ten_thousand_of_each_practice_are_kept(&*empty().await).await;
     usage::usage_adds_up_and_is_shown_to_whom_it_concerns(empty().await).await;
     usage::the_last_use_is_the_latest_whoever_tells_of_it_last(&*empty().await).await;
 }

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::write::moment;
+use super::write::{each, moment};
 use crate::id::PracticeId;
 use crate::store::Error;
 use crate::store::audit::{Event, Hash};
@@ -34,9 +34,6 @@ pub(super) async fn next_events(
 
 /// In one statement, in which each row finds those before it.
 pub(super) async fn insert_events(conn: &mut PgConnection, events: &[Event]) -> Result<(), Error> {
-    fn each<'e, T>(events: &'e [Event], what: impl FnMut(&'e Event) -> T) -> Vec<T> {
-        events.iter().map(what).collect()
-    }
     sqlx::query(concat!(
         "INSERT INTO gateway.audit_events (id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash)
          SELECT id, ",
@@ -44,7 +41,8 @@ pub(super) async fn insert_events(conn: &mut PgConnection, events: &[Event]) -> 
         ", practice_id, actor, origin, action, target, before, after, prev_hash, hash
          FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
                      $10::bytea[], $11::bytea[])
-              AS told (id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash)"
+              AS told (id, at, practice_id, actor, origin, action, target, before, after, prev_hash, hash)
+         ORDER BY id"
     ))
     .bind(each(events, |event| i64::try_from(event.id).unwrap_or(i64::MAX)))
     .bind(each(events, |event| event.at.0))

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::read::For;
-use super::write::moment;
+use super::write::{each, moment};
 use super::{PgStore, read, rows};
 use crate::entity::User;
 use crate::id::{PracticeId, UserId};
@@ -26,10 +26,6 @@ impl PgStore {
         let found = sqlx::query(sql).bind(id.as_str()).fetch_optional(&mut *self.conn().await?).await?;
         rows::member(&found.ok_or_else(|| Error::NotFound { what: "user", id: id.to_string() })?)
     }
-}
-
-fn each<'t, I, T>(items: &'t [I], what: impl FnMut(&'t I) -> T) -> Vec<T> {
-    items.iter().map(what).collect()
 }
 
 /// Locked in the order of their ids.

@@ -234,6 +234,11 @@ fn texts<T: std::fmt::Display>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
+/// One column of what is written many rows at a time.
+pub(super) fn each<'t, I, T>(items: &'t [I], what: impl FnMut(&'t I) -> T) -> Vec<T> {
+    items.iter().map(what).collect()
+}
+
 /// A number of the change log.
 pub(super) fn revision_of(number: i64) -> Revision {
     Revision(u64::try_from(number).unwrap_or(0))

@@ -1,5 +1,6 @@
 //! What management remembers.
 
+mod denials;
 mod idempotent;
 pub(super) mod outbox;
 mod page;
@@ -14,7 +15,8 @@ use super::SqliteStore;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::records::{
-    Active, ClientFilter, ClientRow, Idempotent, OutboxMail, Records, SecretUse, TeamMember, UsageDelta, UsageRow, Viewer,
+    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, OutboxMail, Records, SecretUse, TeamMember, UsageDelta, UsageRow,
+    Viewer,
 };
 use crate::store::{Error, audit};
 
@@ -98,5 +100,23 @@ impl Records for SqliteStore {
 
     async fn active_since(&self, practice: &PracticeId, since: Timestamp) -> Result<Active, Error> {
         self.explained(self.list_active(practice, since).await)
+    }
+
+    async fn add_denials(&self, rows: &[DenialRow]) -> Result<(), Error> {
+        self.explained(self.note_denials(rows).await)
+    }
+
+    async fn denials_page(
+        &self,
+        practice: &PracticeId,
+        viewer: &Viewer,
+        after: Option<&DenialPlace>,
+        limit: u32,
+    ) -> Result<Vec<DenialRow>, Error> {
+        self.explained(self.page_of_denials(practice, viewer, after, limit).await)
+    }
+
+    async fn denial(&self, request_id: &str) -> Result<Option<DenialRow>, Error> {
+        self.explained(self.one_denial(request_id).await)
     }
 }

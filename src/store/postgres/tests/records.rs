@@ -1,9 +1,9 @@
 //! What management remembers, as the database itself holds it: who may touch what.
 
 use super::*;
-use crate::clock::Day;
+use crate::clock::{Day, Timestamp};
 use crate::entity::{ApiAccess, Role};
-use crate::store::records::{Idempotent, MailKind, Records, SecretUse, UsageDelta, Viewer};
+use crate::store::records::{DenialRow, Idempotent, MailKind, Records, SecretUse, UsageDelta, Viewer};
 use crate::store::suite::team::put;
 use crate::store::suite::user_id;
 
@@ -174,4 +174,33 @@ async fn a_gateway_counts_and_management_reads_it() {
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_gateway_says_what_it_refused_and_management_reads_it() {
+    let server = Postgres::start(&[]);
+    let (url, _, serving, managing) = by_role(&server).await;
+    let row = DenialRow {
+        request_id: "r".into(),
+        at: Timestamp(1000),
+        practice: practice_id("p"),
+        client: None,
+        user: None,
+        owner: None,
+        route: "/a".into(),
+        method: "GET".into(),
+        path: "/a/b".into(),
+        reason: "expired".into(),
+        status: 401,
+        address: "192.0.2.1".parse().unwrap(),
+        revision: Revision(3),
+    };
+    for _ in 0..2 {
+        serving.add_denials(std::slice::from_ref(&row)).await.unwrap();
+    }
+    assert_eq!(managing.denial("r").await.unwrap().as_ref(), Some(&row));
+    assert_eq!(managing.denials_page(&row.practice, &Viewer::Operator, None, 9).await.unwrap(), std::slice::from_ref(&row));
+    denied(serving.denial("r").await);
+    denied(managing.add_denials(&[row]).await);
+    refused_to_both(&url, &["DELETE FROM gateway.denials", "UPDATE gateway.denials SET owner = NULL", "TRUNCATE gateway.denials"]).await;
 }
