@@ -6,6 +6,7 @@ mod caller;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod clients;
 mod config;
+mod idempotency;
 mod ledger;
 mod me;
 mod page;
@@ -14,8 +15,11 @@ mod practices;
 mod problem;
 mod refusals;
 mod request_id;
+mod sync;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod team;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod usage;
 mod views;
 
 pub use api::{Api, Reload, document};

@@ -18,6 +18,7 @@ use crate::credential::Pepper;
 use crate::entity::{ApiAccess, Role};
 use crate::id::{PracticeId, Revision, UserId};
 use crate::jwks::Networks;
+use crate::store::records::TeamSync;
 use crate::store::{self, Actor, Committed, Receipt, Store};
 
 /// Why a call was not carried out, or not to its end.
@@ -127,6 +128,25 @@ impl Lifecycle {
     /// [`store::Error::Conflict`] for a user of another practice.
     pub async fn put_user(&self, practice: &PracticeId, id: &UserId, role: Role, by: &Actor) -> Result<Receipt, Error> {
         self.in_force(self.store.put_user(practice, id, role, by).await?).await
+    }
+
+    /// Takes in what SigmaMD says of its users, in one transaction: what became of each row, and how that came into force,
+    /// unless every row was refused.
+    ///
+    /// # Errors
+    /// As the store's; a row that is refused is none.
+    pub async fn sync_team(
+        &self,
+        practice: &PracticeId,
+        rows: &[TeamSync],
+        by: &Actor,
+    ) -> Result<(Vec<Result<(), store::Error>>, Option<Receipt>), Error> {
+        let (results, committed) = self.store.sync_team(practice, rows, by).await?;
+        let receipt = match committed {
+            Some(committed) => Some(self.in_force(committed).await?),
+            None => None,
+        };
+        Ok((results, receipt))
     }
 
     /// Turns the user's API access on or off.

@@ -10,14 +10,14 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{caller, clients, config, ledger, me, practices, team};
+use super::{caller, clients, config, idempotency, ledger, me, practices, sync, team, usage};
 use crate::cache::Replica;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
 
 /// The longest content that is read, in bytes.
-const CONTENT: usize = 64 * 1024;
+pub(super) const CONTENT: usize = 64 * 1024;
 
 /// Reloads the route map; how often that has been done, or all that is wrong with it. Blocks.
 pub type Reload = Arc<dyn Fn() -> Result<u64, Vec<String>> + Send + Sync>;
@@ -71,6 +71,7 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(practices::disable))
         .routes(routes!(practices::enable))
         .routes(routes!(team::list))
+        .routes(routes!(sync::sync))
         .routes(routes!(team::put, team::remove))
         .routes(routes!(team::set_access))
         .routes(routes!(clients::list, clients::create))
@@ -81,6 +82,7 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(me::access))
         .routes(routes!(me::clients, me::create))
         .routes(routes!(ledger::list))
+        .routes(routes!(usage::show))
         .routes(routes!(config::show))
         .routes(routes!(config::reload))
 }
@@ -96,6 +98,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
     let (paths, document) = described().split_for_parts();
     let document = Arc::new(document);
     paths
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), idempotency::once))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
         .layer(DefaultBodyLimit::max(CONTENT))
         .with_state(api)

@@ -44,9 +44,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 
 fn unreadable(rejection: &BytesRejection) -> Problem {
     match rejection {
-        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the content is longer than this path takes")
-        }
+        BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => Problem::too_large(),
         _ => Problem::malformed(None, "the content cannot be read"),
     }
 }

@@ -16,6 +16,7 @@ use crate::bearer::LEEWAY;
 use crate::clock;
 use crate::entity::{Client, Role};
 use crate::id::{PracticeId, UserId};
+use crate::store::records::Viewer;
 use crate::store::{self, Actor};
 use crate::token::{
     Algorithm, Claims, Compact, Expected, Invalid, MANAGEMENT_AUDIENCE, MANAGEMENT_ISSUER, MANAGEMENT_TOKEN_TYPE, Manager, verify,
@@ -55,6 +56,23 @@ impl Caller {
         match &self.who {
             Who::User { id, practice, .. } => Ok((id, practice)),
             Who::Operator(_) => Err(Problem::forbidden("this is about the caller's own access: call it as a user")),
+        }
+    }
+
+    /// Who looks, for the store.
+    pub fn viewer(&self) -> Viewer {
+        match &self.who {
+            Who::Operator(_) => Viewer::Operator,
+            Who::User { id, admin: true, .. } => Viewer::Admin(id.clone()),
+            Who::User { id, .. } => Viewer::Member(id.clone()),
+        }
+    }
+
+    /// Those who have to do with this practice: its people, about their own, and those who manage it.
+    pub fn must_belong(&self, id: &PracticeId) -> Result<(), Problem> {
+        match &self.who {
+            Who::User { practice, .. } if practice == id => Ok(()),
+            _ => self.must_manage(id),
         }
     }
 

@@ -26,6 +26,7 @@ use crate::entity::{Client, ClientKeys};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::lifecycle::{Issued, NewClientRequest, Overlap, parse_network};
 use crate::scope::ScopeToken;
+use crate::store::records::ClientFilter;
 use crate::store::{self, ClientEdit};
 
 /// The client of the path.
@@ -208,15 +209,18 @@ pub async fn list(
 ) -> Result<Json<Page<ClientView>>, Problem> {
     caller.must_manage(&id)?;
     api.store.practice(&id).await?;
-    let clients = api.store.clients(Some(&id), None).await?;
-    page_of(clients.into_iter().filter(|client| caller.sees(client)).collect(), &page)
+    page_of(&api, &ClientFilter { practice: id, visible_to: caller.viewer(), kind: None }, &page).await
 }
 
-/// A page of clients that the caller may see.
-pub(super) fn page_of(clients: Vec<Client>, page: &PageQuery) -> Result<Json<Page<ClientView>>, Problem> {
-    let (clients, next) = page.of(clients, |client| client.id)?;
+/// A page of clients.
+pub(super) async fn page_of(api: &Api, filter: &ClientFilter, page: &PageQuery) -> Result<Json<Page<ClientView>>, Problem> {
+    let rows = match api.store.clients_page(filter, page.after()?, page.rows()?).await {
+        Err(store::Error::NotFound { .. }) => return Err(PageQuery::unknown_cursor()),
+        rows => rows?,
+    };
+    let (rows, next) = page.cut(rows, |row| row.client.id)?;
     let now = now();
-    Ok(Json(Page { items: clients.iter().map(|client| ClientView::new(client, now)).collect(), next }))
+    Ok(Json(Page { items: rows.iter().map(|row| ClientView::listed(row, now)).collect(), next }))
 }
 
 /// Makes a client of the practice
@@ -242,7 +246,7 @@ pub(super) async fn issue(
 ) -> Result<Response, Problem> {
     let Issued { client, secret, receipt } = api.lifecycle.create_client(body.request(practice, owner)?, &caller.actor()).await?;
     let created =
-        ClientCreated { client: ClientView::new(&client, now()), client_secret: secret.reveal().to_owned(), receipt: receipt.into() };
+        ClientCreated { client: ClientView::new(&client, now()), client_secret: Some(secret.reveal().to_owned()), receipt: receipt.into() };
     Ok((StatusCode::CREATED, [(ETAG, etag(&client))], Json(created)).into_response())
 }
 
@@ -289,7 +293,7 @@ pub async fn add_secret(
     let rotated = api.lifecycle.rotate(id, overlap, &caller.actor()).await?;
     let created = SecretCreated {
         generation: rotated.generation,
-        client_secret: rotated.secret.reveal().to_owned(),
+        client_secret: Some(rotated.secret.reveal().to_owned()),
         others_end: rotated.others_end,
         receipt: rotated.receipt.into(),
     };

@@ -1,6 +1,5 @@
 //! The ledger of a practice: who did what, when, from where.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -64,14 +63,9 @@ pub async fn list(
     Path(Of { practice_id: Text(id) }): Path<Of>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<EventView>>, Problem> {
-    caller.must_manage(&id)?;
+    caller.must_belong(&id)?;
     api.store.practice(&id).await?;
-    let clients = api.store.clients(Some(&id), None).await?;
-    let hidden: HashSet<String> = clients.iter().filter(|client| !caller.sees(client)).map(|client| client.id.to_text()).collect();
-    let concerns = |value: &Value| value["client_id"].as_str().or_else(|| value["id"].as_str()).is_some_and(|id| hidden.contains(id));
-    let mut events = api.store.audit(Some(&id)).await?;
-    events.retain(|event| !hidden.contains(&event.target) && !concerns(&event.before) && !concerns(&event.after));
-    events.reverse();
-    let (events, next) = page.of(events, |event| event.id)?;
+    let events = api.store.events_page(&id, &caller.viewer(), page.after()?, page.rows()?).await?;
+    let (events, next) = page.cut(events, |event| event.id)?;
     Ok(Json(Page { items: events.into_iter().map(EventView::from).collect(), next }))
 }

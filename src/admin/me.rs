@@ -16,6 +16,7 @@ use super::page::PageQuery;
 use super::problem::Problem;
 use super::refusals::Refusals;
 use super::views::{ClientCreated, ClientView, MemberView, Page, PracticeView};
+use crate::store::records::{ClientFilter, Viewer};
 
 /// How it stands with the caller's own access: personal clients work while both are on.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,7 +32,7 @@ pub struct OwnAccess {
     responses((status = 200, description = "The caller and their practice.", body = OwnAccess), Refusals))]
 pub async fn access(State(api): State<Arc<Api>>, caller: Called) -> Result<Json<OwnAccess>, Problem> {
     let (user, practice) = caller.user()?;
-    let (user, practice) = (api.store.user(user).await?, api.store.practice(practice).await?);
+    let (user, practice) = (api.store.team_member(user).await?, api.store.practice(practice).await?);
     Ok(Json(OwnAccess { user: user.into(), practice: practice.into() }))
 }
 
@@ -43,8 +44,8 @@ pub async fn clients(
     caller: Called,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<ClientView>>, Problem> {
-    let (user, _) = caller.user()?;
-    page_of(api.store.clients(None, Some(user)).await?, &page)
+    let (user, practice) = caller.user()?;
+    page_of(&api, &ClientFilter { practice: practice.clone(), visible_to: Viewer::Member(user.clone()), kind: None }, &page).await
 }
 
 /// Makes a personal client, which nobody else sees

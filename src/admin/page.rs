@@ -35,8 +35,26 @@ impl PageQuery {
         let Some(cursor) = &self.cursor else { return Ok(None) };
         let text = URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let after = text.and_then(|text| text.parse().ok());
-        let unknown = || Problem::malformed(Some("cursor".into()), "it is not `next` of a page of this list");
-        after.map(Some).ok_or_else(unknown)
+        after.map(Some).ok_or_else(Self::unknown_cursor)
+    }
+
+    /// The page before did not end with that.
+    pub fn unknown_cursor() -> Problem {
+        Problem::malformed(Some("cursor".into()), "it is not `next` of a page of this list")
+    }
+
+    /// How many rows are to be asked for: one more than are shown, to know whether there are more.
+    pub fn rows(&self) -> Result<u32, Problem> {
+        Ok(u32::try_from(self.limit()?).expect("it is at most 200") + 1)
+    }
+
+    /// One page of the rows that were asked for, and `next`.
+    pub fn cut<T, K: std::fmt::Display>(&self, mut rows: Vec<T>, key: impl Fn(&T) -> K) -> Result<(Vec<T>, Option<String>), Problem> {
+        let limit = self.limit()?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(key(last).to_string()));
+        Ok((rows, next))
     }
 
     /// One page of a list, which goes on after the item whose key the page before ended with: the items, and `next`.

@@ -12,10 +12,14 @@ use super::body::{Body, Path, Query, Text};
 use super::caller::Called;
 use super::problem::Problem;
 use super::refusals::Refusals;
-use super::views::{PracticeChanged, PracticeView, Receipt};
-use crate::clock::now;
+use super::views::{LastUseView, PracticeChanged, PracticeView, Receipt};
+use crate::clock::{Timestamp, now};
 use crate::id::PracticeId;
+use crate::store::records::ClientRow;
 use crate::{lifecycle, store};
+
+/// Who was active within so many milliseconds would miss it.
+const ACTIVE: i64 = 24 * 3600 * 1000;
 
 /// The practice of the path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -47,7 +51,8 @@ pub struct DisableQuery {
     dry_run: bool,
 }
 
-/// What would stop if the practice were switched off now. Who has which keys of their own is not told.
+/// What would stop if the practice were switched off now: what was used in the last 24 hours. Of keys of people's own is
+/// told only how many people use some.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Preview {
     /// Nothing was changed.
@@ -55,10 +60,10 @@ pub struct Preview {
     dry_run: bool,
     /// The practice.
     practice: PracticeView,
-    /// The practice's own clients that work now.
+    /// The practice's own clients, the last used first.
     clients: Vec<Stopping>,
-    /// How many personal clients work now.
-    personal_clients: usize,
+    /// How many people use personal clients.
+    people: u64,
 }
 
 /// A client that would stop.
@@ -68,6 +73,8 @@ pub struct Stopping {
     client_id: String,
     /// For people.
     name: String,
+    /// How it was last used.
+    last_used: Option<LastUseView>,
 }
 
 /// What was changed, or would stop.
@@ -152,13 +159,18 @@ pub async fn disable(
 
 async fn preview(api: &Api, id: &PracticeId) -> Result<Preview, store::Error> {
     let practice = api.store.practice(id).await?;
-    let now = now();
-    let works = |client: &crate::entity::Client| client.revoked_at.is_none() && client.expires_at.is_none_or(|end| end > now);
-    let clients: Vec<_> = api.store.clients(Some(id), None).await?.into_iter().filter(works).collect();
-    let personal_clients = clients.iter().filter(|client| client.owner.is_some()).count();
-    let own = clients.iter().filter(|client| client.owner.is_none());
-    let clients = own.map(|client| Stopping { client_id: client.id.to_text(), name: client.name.to_string() }).collect();
-    Ok(Preview { dry_run: true, practice: practice.into(), clients, personal_clients })
+    let active = api.store.active_since(id, Timestamp(now().0 - ACTIVE)).await?;
+    let stopping = |row: ClientRow| Stopping {
+        client_id: row.client.id.to_text(),
+        name: row.client.name.to_string(),
+        last_used: row.last_used.as_ref().map(LastUseView::from),
+    };
+    Ok(Preview {
+        dry_run: true,
+        practice: practice.into(),
+        clients: active.clients.into_iter().map(stopping).collect(),
+        people: active.people,
+    })
 }
 
 /// Switches API access on again, with everything that was not itself revoked

@@ -94,6 +94,16 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).with_header(RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// The content is longer than is taken.
+    pub fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the content is longer than this path takes")
+    }
+
+    /// The document, for whoever keeps it.
+    pub(super) fn document(&self) -> String {
+        serde_json::to_string(&*self.0).expect("a problem is text and numbers")
+    }
+
     fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.header = Some((name, value));
         self
@@ -103,7 +113,7 @@ impl Problem {
     pub(super) fn respond(mut self, id: RequestId) -> Response {
         self.0.request_id = id.0.hyphenated().to_string();
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_string(&*self.0).expect("a problem is text and numbers");
+        let body = self.document();
         let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some((name, value)) = self.0.header {
             response.headers_mut().insert(name, value);

@@ -18,6 +18,7 @@ use super::views::{MemberChanged, MemberView, Page, Receipt, RoleView};
 use crate::entity::Role;
 use crate::id::{PracticeId, UserId};
 use crate::store;
+use crate::store::records::TeamSync;
 
 /// The practice and the user of the path.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -38,6 +39,14 @@ pub struct MemberBody {
     /// What they are on the team.
     #[schema(value_type = RoleView)]
     role: Text<Role>,
+    /// For people; left out: not known.
+    #[serde(default)]
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// Where mail reaches them; left out: nowhere.
+    #[serde(default)]
+    #[schema(min_length = 3, max_length = 254)]
+    email: Option<String>,
 }
 
 /// Whether somebody's own keys work.
@@ -59,8 +68,8 @@ pub async fn list(
 ) -> Result<Json<Page<MemberView>>, Problem> {
     caller.must_manage(&id)?;
     api.store.practice(&id).await?;
-    let (users, next) = page.of(api.store.users(&id).await?, |user| user.id.clone())?;
-    Ok(Json(Page { items: users.into_iter().map(MemberView::from).collect(), next }))
+    let (members, next) = page.of(api.store.team(&id).await?, |member| member.user.id.clone())?;
+    Ok(Json(Page { items: members.into_iter().map(MemberView::from).collect(), next }))
 }
 
 /// Puts somebody on the team, with their access off, or changes what they are, as SigmaMD says
@@ -73,8 +82,11 @@ pub async fn put(
     Body(body): Body<MemberBody>,
 ) -> Result<Json<MemberChanged>, Problem> {
     caller.must_operate()?;
-    let receipt = api.lifecycle.put_user(&practice, &id, body.role.0, &caller.actor()).await?;
-    changed(&api, &id, receipt).await
+    let row = TeamSync::Put { id: id.clone(), role: body.role.0, name: body.name.map(Into::into), email: body.email.map(Into::into) };
+    let (mut results, receipt) = api.lifecycle.sync_team(&practice, &[row], &caller.actor()).await?;
+    results.pop().expect("one row has one result")?;
+    let member = api.store.team_member(&id).await?;
+    Ok(Json(MemberChanged { user: member.into(), receipt: receipt.map(Receipt::from) }))
 }
 
 /// Takes somebody off the team: their own keys stop
@@ -117,6 +129,6 @@ async fn of(api: &Api, practice: &PracticeId, id: &UserId) -> Result<(), Problem
 }
 
 async fn changed(api: &Api, id: &UserId, receipt: store::Receipt) -> Result<Json<MemberChanged>, Problem> {
-    let user = api.store.user(id).await?;
-    Ok(Json(MemberChanged { user: user.into(), receipt: Receipt::from(receipt) }))
+    let member = api.store.team_member(id).await?;
+    Ok(Json(MemberChanged { user: member.into(), receipt: Some(Receipt::from(receipt)) }))
 }

@@ -4,8 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::Timestamp;
-use crate::entity::{Client, ClientKeys, Practice, StoredSecret, User};
+use crate::entity::{Client, ClientKeys, Practice, StoredSecret};
 use crate::store;
+use crate::store::records::{ClientRow, LastUse, TeamMember};
 
 /// A practice.
 #[derive(Debug, Serialize, ToSchema)]
@@ -84,6 +85,10 @@ pub struct MemberView {
     user_id: String,
     /// The practice.
     practice_id: String,
+    /// For people.
+    name: Option<String>,
+    /// Where mail reaches them.
+    email: Option<String>,
     /// `admin` or `member`.
     #[schema(value_type = RoleView)]
     role: &'static str,
@@ -105,9 +110,12 @@ pub enum RoleView {
     Member,
 }
 
-impl From<User> for MemberView {
-    fn from(user: User) -> Self {
+impl From<TeamMember> for MemberView {
+    fn from(member: TeamMember) -> Self {
+        let TeamMember { user, name, email } = member;
         Self {
+            name: name.as_deref().map(str::to_owned),
+            email: email.as_deref().map(str::to_owned),
             user_id: user.id.to_string(),
             practice_id: user.practice_id.to_string(),
             role: user.role.as_str(),
@@ -122,8 +130,8 @@ impl From<User> for MemberView {
 pub struct MemberChanged {
     /// As they are now.
     pub user: MemberView,
-    /// How that came into force.
-    pub receipt: Receipt,
+    /// How that came into force; null: it was so already.
+    pub receipt: Option<Receipt>,
 }
 
 /// An application's credential.
@@ -162,6 +170,27 @@ pub struct ClientView {
     jwks: Option<serde_json::Value>,
     /// Where its public keys are, if they are elsewhere.
     jwks_uri: Option<String>,
+    /// How it was last used, in a list; left out: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used: Option<LastUseView>,
+}
+
+/// How a client was last used.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LastUseView {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// From where.
+    address: String,
+    /// By which of its secrets; 0: by a key of its own.
+    generation: u32,
+}
+
+impl From<&LastUse> for LastUseView {
+    fn from(last: &LastUse) -> Self {
+        Self { at: last.at, address: last.address.to_string(), generation: last.generation }
+    }
 }
 
 /// Whether a client still is.
@@ -222,7 +251,13 @@ impl ClientView {
                 ClientKeys::Url(url) => Some(url.to_string()),
                 ClientKeys::None | ClientKeys::Jwks(_) => None,
             },
+            last_used: None,
         }
+    }
+
+    /// As a list shows it.
+    pub fn listed(row: &ClientRow, now: Timestamp) -> Self {
+        Self { last_used: row.last_used.as_ref().map(LastUseView::from), ..Self::new(&row.client, now) }
     }
 }
 
@@ -231,8 +266,8 @@ impl ClientView {
 pub struct ClientCreated {
     /// The client.
     pub client: ClientView,
-    /// Its secret. Nobody can be shown it again.
-    pub client_secret: String,
+    /// Its secret. Nobody can be shown it again: null in an answer that is repeated.
+    pub client_secret: Option<String>,
     /// How it came into force.
     pub receipt: Receipt,
 }
@@ -251,8 +286,8 @@ pub struct ClientChanged {
 pub struct SecretCreated {
     /// Which one of the client it is.
     pub generation: u32,
-    /// The secret. Nobody can be shown it again.
-    pub client_secret: String,
+    /// The secret. Nobody can be shown it again: null in an answer that is repeated.
+    pub client_secret: Option<String>,
     /// When the secrets before it end, or ended.
     #[schema(value_type = String, format = DateTime)]
     pub others_end: Timestamp,

@@ -1,6 +1,9 @@
 //! What comes in wrong, and what comes in twice.
 
 use serde_json::{Value, json};
+use sigmagate::entity::Role;
+use sigmagate::store::Records;
+use sigmagate::token::Manager;
 
 use super::Managed;
 
@@ -116,4 +119,74 @@ async fn a_list_is_read_page_by_page_without_a_gap() {
         }
     }
     assert_eq!((read, pages), (ids(&whole), 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_comes_twice_is_carried_out_once() {
+    let managed = Managed::new().await;
+    let (operator, other) = (managed.operator(), managed.token(&Manager::Operator { name: "else".into() }));
+    let line = "POST /v1/practices/practice-1/clients";
+    let app = |name: &str| Some(json!({ "name": name, "scopes": ["billing"] }));
+    let keyed =
+        async |token: &str, line: &str, body: Option<Value>, key: &str| managed.send(token, line, body, &[("idempotency-key", key)]).await;
+    let count = async || managed.world.lifecycle.store().clients(Some(&managed.world.practice), None).await.unwrap().len();
+    let before = count().await;
+    let first = keyed(&operator, line, app("One"), "k1").await.is(201);
+    assert_eq!(managed.status("/billing", &first).await, 200);
+    let again = keyed(&operator, line, app("One"), "k1").await;
+    assert_eq!((again.status, again.headers["idempotency-replayed"].to_str().unwrap()), (201, "true"));
+    assert_eq!((&again.json["client"], &again.json["client_secret"]), (&first["client"], &Value::Null), "a secret is not kept");
+    assert_eq!(count().await, before + 1);
+    keyed(&operator, line, app("Two"), "k1").await.refused(422, "idempotency_mismatch");
+    keyed(&operator, "POST /v1/practices/practice-1/api-access/disable?dry_run=true", None, "k1")
+        .await
+        .refused(422, "idempotency_mismatch");
+    keyed(&other, line, app("One"), "k1").await.is(201);
+    assert_eq!(count().await, before + 2, "of another caller it is another key");
+    // A refusal is repeated too.
+    for _ in 0..2 {
+        keyed(&operator, line, app(" "), "k2").await.refused(422, "invalid_value");
+    }
+    for wrong in ["", "a b", &"k".repeat(256)] {
+        keyed(&operator, line, app("Three"), wrong).await.refused(400, "invalid_request");
+    }
+    // Of many at once one is carried out; the others are told the same, or to look.
+    let before = count().await;
+    let all = futures_util::future::join_all((0..8).map(|_| keyed(&operator, line, app("Many"), "k3"))).await;
+    assert!(all.iter().all(|answer| matches!(answer.status, 201 | 409)), "{all:?}");
+    assert_eq!((count().await, all.iter().filter(|answer| answer.json["client_secret"].is_string()).count()), (before + 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_team_is_taken_in_with_an_answer_for_each() {
+    let managed = Managed::new().await;
+    let (world, operator) = (&managed.world, managed.operator());
+    world.lifecycle.put_practice(&"practice-2".parse().unwrap(), "Other", &world.by).await.unwrap();
+    world.lifecycle.put_user(&"practice-2".parse().unwrap(), &"theirs".parse().unwrap(), Role::Member, &world.by).await.unwrap();
+    let sync = async |content: String| {
+        let request = world.http.post(world.management("/v1/practices/practice-1/team/sync")).bearer_auth(&operator);
+        let answer = request.header("content-type", "application/x-ndjson").body(content).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let text = answer.text().await.unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let mut content: String =
+        (0..10_000).map(|n| format!("{{\"user_id\":\"u{n}\",\"role\":\"member\",\"email\":\"u{n}@p.test\"}}\n")).collect();
+    content += "{\"user_id\":\"theirs\",\"role\":\"member\"}\n\nnonsense\n{\"user_id\":\"a/b\",\"role\":\"member\"}\n";
+    content += "{\"user_id\":\"gone\",\"removed\":true}\n{\"user_id\":\"u1\",\"removed\":true,\"role\":\"admin\"}\n";
+    let mut answers = sync(content.clone()).await;
+    let last = answers.pop().unwrap();
+    assert_eq!((last["done"].as_bool(), last["ok"].as_u64(), last["failed"].as_u64()), (Some(true), Some(10_000), Some(5)), "{last}");
+    assert_eq!(last["receipt"]["applied"], 1);
+    let failed: Vec<_> = answers.iter().filter(|answer| answer["ok"] == false).map(|answer| answer["line"].as_u64().unwrap()).collect();
+    assert_eq!((answers.len(), failed), (10_005, vec![10_001, 10_003, 10_004, 10_005, 10_006]));
+    let ledger = async || world.lifecycle.store().audit_chunk(0, 100_000).await.unwrap().len();
+    let before = ledger().await;
+    assert_eq!(sync(content).await.len(), 10_006);
+    assert_eq!(ledger().await, before, "the same again leaves no trace");
+    let removed = sync("{\"user_id\":\"u1\",\"removed\":true}".into()).await;
+    assert_eq!((removed[0]["ok"].as_bool(), removed[1]["ok"].as_u64()), (Some(true), Some(1)));
+    let page = managed.ask(&operator, "GET /v1/practices/practice-1/team?limit=200", None).await.is(200);
+    let u1 = page["items"].as_array().unwrap().iter().find(|item| item["user_id"] == "u1").unwrap();
+    assert!(u1["left_at"].is_string());
 }

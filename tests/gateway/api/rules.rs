@@ -82,7 +82,9 @@ async fn what_somebody_may_not_see_is_not_there() {
         ("GET /v1/practices/practice-1/api-access".into(), [200, 200, 403, 404, 403, 403]),
         ("GET /v1/practices/practice-1/clients".into(), [200, 200, 403, 404, 403, 403]),
         ("GET /v1/practices/practice-1/team".into(), [200, 200, 403, 404, 403, 403]),
-        ("GET /v1/practices/practice-1/audit".into(), [200, 200, 403, 404, 403, 403]),
+        ("GET /v1/practices/practice-1/audit".into(), [200, 200, 200, 404, 200, 200]),
+        ("GET /v1/practices/practice-1/usage".into(), [200, 200, 200, 404, 200, 200]),
+        ("GET /v1/practices/nowhere/usage".into(), [404, 404, 404, 404, 404, 404]),
         ("GET /v1/practices/nowhere/team".into(), [404, 404, 404, 404, 404, 404]),
         ("GET /v1/practices/nowhere/clients".into(), [404, 404, 404, 404, 404, 404]),
         ("GET /v1/practices/a%2Fb/clients".into(), [404, 404, 404, 404, 404, 404]),
@@ -115,6 +117,7 @@ async fn what_somebody_may_not_see_is_not_there() {
         ("DELETE /v1/practices/practice-1/team/member-1".into(), None),
         ("POST /v1/practices/practice-1/api-access/approve".into(), None),
         ("POST /v1/config/reload".into(), None),
+        ("POST /v1/practices/practice-1/team/sync".into(), None),
     ] {
         for token in &tokens[1..] {
             managed.ask(token, &line, body.clone()).await.refused(403, "forbidden");
