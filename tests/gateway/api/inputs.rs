@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 use sigmagate::entity::Role;
-use sigmagate::store::Records;
 use sigmagate::token::Manager;
 
 use super::Managed;
@@ -170,8 +169,8 @@ async fn a_whole_team_is_taken_in_with_an_answer_for_each() {
         let text = answer.text().await.unwrap();
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
     };
-    let mut content: String =
-        (0..10_000).map(|n| format!("{{\"user_id\":\"u{n}\",\"role\":\"member\",\"email\":\"u{n}@p.test\"}}\n")).collect();
+    let member = |n: u32| format!("{{\"user_id\":\"u{n}\",\"role\":\"member\",\"email\":\"u{n}@p.test\"}}");
+    let mut content = (0..10_000).map(member).collect::<Vec<_>>().join("\n") + "\n";
     content += "{\"user_id\":\"theirs\",\"role\":\"member\"}\n\nnonsense\n{\"user_id\":\"a/b\",\"role\":\"member\"}\n";
     content += "{\"user_id\":\"gone\",\"removed\":true}\n{\"user_id\":\"u1\",\"removed\":true,\"role\":\"admin\"}\n";
     let mut answers = sync(content.clone()).await;
