@@ -6,6 +6,8 @@ mod caller;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod clients;
 mod config;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod denials;
 mod idempotency;
 mod ledger;
 mod me;

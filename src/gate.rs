@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 
 use crate::access::{Authorized, CredentialFault, Denial, Facts, MalformedRequest, authorize, authorize_anonymous};
 use crate::authn::{self, Credential};
-use crate::bearer::{Bearer, Bearers, Unread, Wanted};
+use crate::bearer::{Bearer, Bearers, Origin, Unread, Wanted};
 use crate::cache::{Epoch, Identity, Party, Replica, SecretMatch, Stale, Touched, View};
 use crate::clock::{self, Timestamp};
 use crate::credential::{Pepper, Presented, Secret};
@@ -18,6 +18,7 @@ use crate::id::ClientId;
 use crate::limit::{ClientLimits, Counted, FailureLimit, Quota, Tier, TierId, TierNames};
 use crate::route::{Method, NotFound, RequestTarget, Route, RouteTable};
 use crate::scope::ScopeToken;
+use crate::token::Means;
 
 /// What of a request the decision depends on.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,23 @@ impl Permit {
     #[must_use]
     pub fn in_grace(&self) -> bool {
         self.caller.as_ref().is_some_and(|caller| caller.epoch.in_grace())
+    }
+
+    /// The secret by which the caller was admitted, directly or with a token got by it; 0: a key of the client's own.
+    #[must_use]
+    pub fn generation(&self) -> Option<u32> {
+        let caller = self.caller.as_ref()?;
+        let means = match &caller.proof {
+            Proof::Secret(generation) => return Some(*generation),
+            Proof::Bearer(bearer) => match bearer.origin() {
+                Origin::Own { means, .. } => means,
+                Origin::Trusted { .. } => return None,
+            },
+        };
+        match means {
+            Means::Secret(generation) => Some(*generation),
+            Means::Key(_) => Some(0),
+        }
     }
 
     /// Whom the request acts as; nobody on a public route.

@@ -8,7 +8,7 @@
 //!      -> proxy | admin          data plane and management side never import each other
 //!      -> telemetry, canary, oauth -> metrics
 //!      -> gate | lifecycle       one request | one change
-//!      -> bearer, feed, config
+//!      -> bearer, tally, feed, config
 //!      -> authn, cache, limit, store, jwks
 //!      -> access, credential, token, route, scope, upstream, entity, record, id, clock, tls
 //! ```
@@ -33,6 +33,7 @@ pub mod gate;
 pub mod limit;
 pub mod oauth;
 pub mod proxy;
+pub mod tally;
 // control plane
 pub mod admin;
 pub mod canary;

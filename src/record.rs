@@ -39,6 +39,12 @@ pub struct Record<'a> {
     pub practice: Option<&'a str>,
     /// The client, once the credential was found genuine.
     pub client: Option<ClientId>,
+    /// On behalf of whom it was, once that is known.
+    pub user: Option<&'a str>,
+    /// The owner of the client, if it is personal.
+    pub owner: Option<&'a str>,
+    /// The secret by which it was admitted; 0: a key of the client's own.
+    pub generation: Option<u32>,
     /// [`PERMIT`], [`PERMIT_IN_GRACE`], [`ANSWERED`], one of [`OAUTH_ERRORS`], or the label of the denial.
     pub outcome: &'static str,
     /// The status of the answer; 0 if the connection ended before one.

@@ -31,6 +31,7 @@ use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
 use crate::reload::{self, Reloader};
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Actor, Store};
+use crate::tally::Tally;
 use crate::telemetry::{AccessLog, Observer};
 use signals::Asked;
 pub use signals::Signals;
@@ -51,6 +52,8 @@ pub struct Server {
     workers: Workers,
     feed: JoinHandle<()>,
     stop_feed: oneshot::Sender<()>,
+    tally: JoinHandle<()>,
+    stop_tally: oneshot::Sender<()>,
     admin: JoinHandle<()>,
     stop_admin: oneshot::Sender<()>,
     grace: Duration,
@@ -160,8 +163,9 @@ impl Server {
         let fetcher = Fetcher::new(&gateway.key_networks)?;
         let pepper = gateway.store.secret_pepper.clone();
         let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, pepper.clone(), Arc::clone(&bearers)));
+        let tally = Arc::new(Tally::new(Arc::clone(&replica)));
         let access_log = gateway.telemetry.access_log.then(|| AccessLog::stdout(Arc::clone(&metrics)));
-        let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log));
+        let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log, Arc::clone(&tally)));
         let reloader = Reloader::new(
             config,
             sources.routes.clone(),
@@ -223,6 +227,15 @@ impl Server {
                 let _ = stopped.wait_for(|stop| *stop).await;
             }));
         }
+        let (stop_tally, tally_stopped) = oneshot::channel::<()>();
+        let (tallied, written) = (Arc::clone(&tally), Arc::clone(management_lifecycle.store()));
+        let tally = tokio::spawn(async move {
+            tallied
+                .run(&*written, async {
+                    let _ = tally_stopped.await;
+                })
+                .await;
+        });
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
         let (told, standing) = (watched.clone(), Arc::clone(&replica));
@@ -261,6 +274,8 @@ impl Server {
             workers,
             feed,
             stop_feed,
+            tally,
+            stop_tally,
             admin,
             stop_admin,
             grace: gateway.grace,
@@ -293,6 +308,9 @@ impl Server {
         if tokio::time::timeout(self.grace, self.active.idle()).await.is_err() {
             tracing::warn!(grace_ms = self.grace.as_millis(), "requests were still under way when the grace time ended");
         }
+        // What was done up to here is written down, if the store takes it.
+        let _ = self.stop_tally.send(());
+        let _ = tokio::time::timeout(self.grace, self.tally).await;
         let _ = self.stop_feed.send(());
         let _ = self.feed.await;
         let _ = self.stop_admin.send(());

@@ -21,6 +21,7 @@ use crate::config::{LogFormat, Telemetry};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::record::{Record, Recorder};
 use crate::route::RouteTable;
+use crate::tally::Tally;
 
 /// Sends log lines to standard error from now on, those that libraries write through the `log` crate included. Called
 /// once, by what runs.
@@ -42,20 +43,21 @@ pub fn init(settings: &Telemetry) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("logs are set up already: {error}"))
 }
 
-/// Takes note of each request: in the metrics, and in the access log where there is one.
+/// Takes note of each request: in the metrics, in the access log where there is one, and for those whose request it was.
 pub struct Observer {
     metrics: Arc<Metrics>,
     routes: ArcSwap<RouteMetrics>,
     access_log: Option<AccessLog>,
+    tally: Arc<Tally>,
 }
 
 impl Observer {
     /// An observer that knows no routes yet.
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, access_log: Option<AccessLog>) -> Self {
+    pub fn new(metrics: Arc<Metrics>, access_log: Option<AccessLog>, tally: Arc<Tally>) -> Self {
         let none = RouteTable::new(Vec::new(), false).expect("no routes, no conflict");
         let routes = ArcSwap::from_pointee(metrics.for_routes(&none, None));
-        Self { metrics, routes, access_log }
+        Self { metrics, routes, access_log, tally }
     }
 
     /// Counts under the routes of this table from now on.
@@ -70,5 +72,6 @@ impl Recorder for Observer {
         if let Some(log) = &self.access_log {
             log.write(record);
         }
+        self.tally.record(record);
     }
 }

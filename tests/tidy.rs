@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["record", "store", "limit", "jwks"],
     &["cache", "authn", "config"],
     &["bearer"],
-    &["feed", "gate", "lifecycle", "metrics"],
+    &["feed", "gate", "lifecycle", "metrics", "tally"],
     &["telemetry", "canary", "oauth"],
     &["proxy", "admin", "reload"],
     &["server"],

@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{caller, clients, config, idempotency, ledger, me, practices, sync, team, usage};
+use super::{caller, clients, config, denials, idempotency, ledger, me, practices, sync, team, usage};
 use crate::cache::Replica;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
@@ -83,6 +83,8 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(me::clients, me::create))
         .routes(routes!(ledger::list))
         .routes(routes!(usage::show))
+        .routes(routes!(denials::list))
+        .routes(routes!(denials::explain))
         .routes(routes!(config::show))
         .routes(routes!(config::reload))
 }

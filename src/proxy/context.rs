@@ -14,6 +14,7 @@ use crate::access::Denial;
 use crate::cache::Party;
 use crate::clock::{self, BootTime, Timestamp};
 use crate::gate::Permit;
+use crate::id::UserId;
 use crate::limit::Quota;
 use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
 use crate::route::Route;
@@ -116,6 +117,9 @@ impl Context {
             route: self.route.as_deref(),
             practice: self.party.as_ref().map(|party| party.practice_id().as_str()),
             client: self.party.as_ref().and_then(Party::client_id),
+            user: self.party.as_ref().and_then(Party::user_id).map(UserId::as_str),
+            owner: self.party.as_ref().and_then(Party::client).and_then(|client| client.owner_id()).map(UserId::as_str),
+            generation: self.permit.as_ref().and_then(|permit| permit.generation()),
             outcome: self.denial.as_ref().map_or_else(|| self.passed(), Denial::label),
             status: self.status,
             latency: self.latency(),

@@ -3,6 +3,7 @@
 mod inputs;
 mod rules;
 mod story;
+mod told;
 
 use std::time::Duration;
 

@@ -15,7 +15,8 @@ fn every() -> Vec<String> {
             .replace("{practice_id}", "practice-1")
             .replace("{user_id}", "member-1")
             .replace("{client_id}", "smd_0123456789abcdefGHIJ")
-            .replace("{generation}", "1");
+            .replace("{generation}", "1")
+            .replace("{request_id}", "0190");
         assert!(!path.contains('{'), "{path}");
         for method in item.as_object().unwrap().keys().filter(|key| ["get", "put", "post", "patch", "delete"].contains(&key.as_str())) {
             lines.push(format!("{} {path}", method.to_uppercase()));

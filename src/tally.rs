@@ -1,0 +1,208 @@
+//! What clients do and what is refused, gathered while requests are served and written down in batches. A crash loses at
+//! most what came since the last batch, [`EVERY`] ago; a stop in good order nothing.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::cache::Replica;
+use crate::clock::{Day, Timestamp};
+use crate::id::{ClientId, RouteId};
+use crate::record::{ANSWERED, OAUTH_ERRORS, PERMIT, PERMIT_IN_GRACE, Record, Recorder};
+use crate::route::Route;
+use crate::scope::ScopeToken;
+use crate::store::records::{DenialRow, SecretUse, UsageDelta};
+use crate::store::{self, Store};
+
+/// How often a batch is written.
+pub const EVERY: Duration = Duration::from_secs(5);
+/// The most refusals of one batch: what comes beyond is counted, and not told of one by one.
+const DENIALS: usize = 2000;
+
+/// Gathers what is to be written.
+pub struct Tally {
+    replica: Arc<Replica>,
+    pending: Mutex<Pending>,
+    untold: AtomicU64,
+}
+
+/// What has come since the last batch.
+#[derive(Default)]
+struct Pending {
+    /// Clients that exist, so there is an end to them.
+    clients: HashMap<ClientId, ClientTally, foldhash::fast::RandomState>,
+    denials: Vec<DenialRow>,
+}
+
+#[derive(Default)]
+struct ClientTally {
+    last: Option<(u32, Timestamp, IpAddr)>,
+    counts: Vec<Count>,
+}
+
+struct Count {
+    route: Option<RouteId>,
+    day: Day,
+    scope: Option<ScopeToken>,
+    requests: u64,
+    refused: u64,
+}
+
+/// A batch.
+#[derive(Default)]
+struct Batch {
+    usage: Vec<UsageDelta>,
+    used: Vec<SecretUse>,
+    denials: Vec<DenialRow>,
+}
+
+impl Tally {
+    /// Nothing gathered yet; what a client was granted is looked up in the replica.
+    #[must_use]
+    pub fn new(replica: Arc<Replica>) -> Self {
+        Self { replica, pending: Mutex::default(), untold: AtomicU64::new(0) }
+    }
+
+    /// How many refusals were too many to be told of one by one.
+    #[must_use]
+    pub fn untold(&self) -> u64 {
+        self.untold.load(Ordering::Relaxed)
+    }
+
+    /// Writes what was gathered, again and again until `stop`, and then once more. What cannot be written is tried again with
+    /// the next batch.
+    pub async fn run(&self, store: &dyn Store, stop: impl Future) {
+        let mut stop = std::pin::pin!(stop);
+        let mut batch = Batch::default();
+        let mut failing = false;
+        loop {
+            let stopped = tokio::time::timeout(EVERY, &mut stop).await.is_ok();
+            if batch.is_empty() {
+                batch = self.take();
+            }
+            let written = write(store, &mut batch).await;
+            if let Err(error) = &written
+                && !failing
+            {
+                tracing::warn!(%error, "usage and refusals cannot be written down; they are kept until they can");
+            }
+            failing = written.is_err();
+            if !stopped {
+                continue;
+            }
+            // What came while the last batch could not be written is not to be lost either.
+            let mut rest = self.take();
+            if let (false, Err(error)) = (failing, write(store, &mut rest).await) {
+                tracing::warn!(%error, "the last usage and refusals could not be written down");
+            }
+            return;
+        }
+    }
+
+    fn take(&self) -> Batch {
+        let Pending { clients, denials } = std::mem::take(&mut *self.pending.lock());
+        let mut batch = Batch { denials, ..Batch::default() };
+        for (client, tally) in clients {
+            batch.used.extend(tally.last.map(|(generation, at, address)| SecretUse { client, generation, at, address }));
+            for Count { day, scope, requests, refused, .. } in tally.counts {
+                // Two routes may be for one scope.
+                let same = |row: &&mut UsageDelta| row.client == client && row.day == day && row.scope == scope;
+                match batch.usage.iter_mut().rev().take_while(|row| row.client == client).find(same) {
+                    Some(row) => {
+                        row.requests += requests;
+                        row.refused += refused;
+                    }
+                    None => batch.usage.push(UsageDelta { day, client, scope, requests, refused }),
+                }
+            }
+        }
+        batch
+    }
+
+    /// The scope of a route by which the client is admitted, or which it lacks: the first that it has, or else the first.
+    fn scope(&self, client: ClientId, route: Option<&Route>) -> Option<ScopeToken> {
+        let route = route?;
+        let granted = self.replica.peek(client);
+        let has = |scope: &&str| granted.as_ref().is_some_and(|client| client.scope_text().split(' ').any(|own| own == *scope));
+        let mut wanted = route.scopes.split(' ').filter(|scope| !scope.is_empty());
+        let first = wanted.clone().find(has).or_else(|| wanted.next())?;
+        first.parse().ok()
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.usage.is_empty() && self.used.is_empty() && self.denials.is_empty()
+    }
+}
+
+/// Writes a batch; what has been written is no longer in it.
+async fn write(store: &dyn Store, batch: &mut Batch) -> Result<(), store::Error> {
+    if !batch.usage.is_empty() || !batch.used.is_empty() {
+        store.add_usage(&batch.usage, &batch.used).await?;
+        (batch.usage, batch.used) = (Vec::new(), Vec::new());
+    }
+    if !batch.denials.is_empty() {
+        store.add_denials(&batch.denials).await?;
+        batch.denials = Vec::new();
+    }
+    Ok(())
+}
+
+/// Whether the gateway has refused a request: what an upstream did is no refusal.
+fn is_refusal(record: &Record<'_>) -> bool {
+    (400..500).contains(&record.status)
+        && ![PERMIT, PERMIT_IN_GRACE, ANSWERED].contains(&record.outcome)
+        && !OAUTH_ERRORS.contains(&record.outcome)
+}
+
+impl Recorder for Tally {
+    fn record(&self, record: &Record<'_>) {
+        let Some(practice) = record.practice else { return };
+        let refused = is_refusal(record);
+        let denial = refused.then(|| {
+            Some(DenialRow {
+                request_id: record.request_id.into(),
+                at: record.at,
+                practice: practice.parse().ok()?,
+                client: record.client,
+                user: record.user.and_then(|user| user.parse().ok()),
+                owner: record.owner.and_then(|owner| owner.parse().ok()),
+                route: record.route.map_or_else(|| "".into(), |route| route.prefix.as_str().into()),
+                method: record.method.into(),
+                path: record.path.into(),
+                reason: record.outcome.into(),
+                status: record.status,
+                address: record.peer,
+                revision: self.replica.applied(),
+            })
+        });
+        let mut pending = self.pending.lock();
+        if let Some(denial) = denial.flatten() {
+            if pending.denials.len() < DENIALS {
+                pending.denials.push(denial);
+            } else {
+                self.untold.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let Some(client) = record.client else { return };
+        let tally = pending.clients.entry(client).or_default();
+        if let (false, Some(generation)) = (refused, record.generation) {
+            tally.last = Some((generation, record.at, record.peer));
+        }
+        let (route, day) = (record.route.map(|route| route.id), Day::of(record.at));
+        let known = tally.counts.iter().position(|count| count.route == route && count.day == day);
+        let at = known.unwrap_or_else(|| {
+            let scope = self.scope(client, record.route);
+            tally.counts.push(Count { route, day, scope, requests: 0, refused: 0 });
+            tally.counts.len() - 1
+        });
+        let count = &mut tally.counts[at];
+        count.requests += 1;
+        count.refused += u64::from(refused);
+    }
+}
