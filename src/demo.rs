@@ -196,8 +196,17 @@ fn instructions(demo: &Demo, dir: &Path) -> String {
             client("billing").client_id
         ),
     );
+    say(
+        "the management API, as an operator",
+        format!(
+            "MANAGE=$({program} --config {}/gateway.toml management-token)\ncurl -i -H \"Authorization: Bearer $MANAGE\" {}/v1/practices/{}/clients",
+            dir.display(),
+            demo.management_url,
+            demo.practice_id
+        ),
+    );
     format!(
-        "sigmagate demo\n  gateway     {}\n  management  {}  (/metrics, /healthz, /readyz)\n  upstream    {}\n  data        {}  (demo.json; edit routes.toml and it takes effect)\n\n{text}",
+        "sigmagate demo\n  gateway     {}\n  management  {}  (/v1, /openapi.json, /metrics, /healthz, /readyz)\n  upstream    {}\n  data        {}  (demo.json; edit routes.toml and it takes effect)\n\n{text}",
         demo.gateway_url,
         demo.management_url,
         demo.upstream_url,
