@@ -3,6 +3,7 @@
 mod inputs;
 mod rules;
 mod story;
+mod table;
 mod told;
 
 use std::time::Duration;
@@ -53,8 +54,13 @@ impl Answer {
 
 impl Managed {
     async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// One with more settings.
+    async fn with(settings: &str) -> Self {
         let key = STANDARD.encode(MASTER_KEY);
-        let world = World::with(&format!("[oauth]\nmaster_key = \"{key}\"\n"), ROUTES).await;
+        let world = World::with(&format!("{settings}[oauth]\nmaster_key = \"{key}\"\n"), ROUTES).await;
         let keys = world.lifecycle.store().signing_keys().await.unwrap();
         Self { world, ring: KeyRing::opened(keys, &MasterKey::parse(&key).unwrap()) }
     }

@@ -14,12 +14,9 @@ use sigmagate::store::ClientEdit;
 use sigmagate::token::{Algorithm, SigningKey};
 use tokio::net::TcpListener;
 
-use crate::support::{ROUTES, World};
+use crate::support::{MANY_FAILURES, ROUTES, World};
 
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-
-/// Whoever waits for an answer to become another one asks often.
-const MANY_FAILURES: &str = "[limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000\n";
 
 /// A server with keys.
 #[derive(Clone, Default)]

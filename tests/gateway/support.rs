@@ -94,6 +94,9 @@ pub struct World {
     pub by: Actor,
 }
 
+/// Whoever waits for an answer to become another one asks often.
+pub const MANY_FAILURES: &str = "[limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000\n";
+
 pub const ROUTES: &str = r#"
 scopes = ["billing", "clinical"]
 
