@@ -6,13 +6,15 @@ mod document;
 mod file;
 mod gateway;
 mod issuers;
+mod mail;
 mod oauth;
 mod overrides;
 mod routes;
 
 pub use document::{Mistake, Place};
-pub use file::LogFormat;
+pub use file::{LogFormat, SmtpTls};
 pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
+pub use mail::{Mail, MailTransport, Mailbox, Smtp, SmtpLogin};
 pub use oauth::{OAUTH_PATHS, OAuth, ResourceServer};
 pub use routes::RouteMap;
 

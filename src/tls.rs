@@ -66,6 +66,16 @@ pub fn check(certificate: &Path, key: &Path) -> [Option<Error>; 2] {
     }
 }
 
+/// The certificates in a PEM file that whoever is connected to may be vouched for by.
+///
+/// # Errors
+/// The file cannot be read, or holds something else.
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = chain(path)?;
+    let usable = |certificate: &CertificateDer<'static>| rustls::RootCertStore::empty().add(certificate.clone()).is_ok();
+    if certificates.iter().all(usable) { Ok(certificates) } else { Err(Error::NoCertificate(path.to_owned())) }
+}
+
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let text = read(path)?;
     match CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>() {

@@ -22,6 +22,8 @@ pub struct GatewayFile {
     pub store: StoreFile,
     /// Tokens that the gateway issues itself, and where keys of others may be fetched. It issues some if there is a `master_key`.
     pub oauth: OAuthFile,
+    /// How people are told: requests for access, and what becomes of it.
+    pub mail: MailFile,
     /// What a client may ask of the gateway itself.
     pub limits: LimitsFile,
     /// Logs.
@@ -178,6 +180,57 @@ pub struct ResourceServerFile {
     pub name: String,
     /// Its secret, of at least 32 characters.
     pub secret: Option<SecretFile>,
+}
+
+/// How people are told: requests for access, and what becomes of it. Left out: files beside a SQLite database; with PostgreSQL mails wait in the store.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailFile {
+    /// Whom mails are from, as `SigmaMD API <api@example.test>`; has to be given with `smtp`.
+    pub from: Option<String>,
+    /// Who is told of requests for access; without any nobody is.
+    pub operators: Vec<String>,
+    /// Who gets the answers; `from` if left out.
+    pub reply_to: Option<String>,
+    /// Where SigmaMD's web app is, as `https://app.example.test`: mails lead there.
+    pub url: Option<String>,
+    /// The server that mails are handed to. This or `folder` is given.
+    pub smtp: Option<SmtpFile>,
+    /// A folder for mails, each a file of its own. A relative path counts from this file.
+    pub folder: Option<PathBuf>,
+}
+
+/// A server that takes mail.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["host"]))]
+pub struct SmtpFile {
+    /// Its name, which its certificate is for, or its address.
+    pub host: String,
+    /// Its port; 587 for `starttls`, 465 for `implicit`, 25 for `none`.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub port: Option<u16>,
+    /// How the connection is encrypted: after a first exchange, from the start, or not, which is only for a server on this machine; `starttls`.
+    pub tls: Option<SmtpTls>,
+    /// Who the gateway is to the server; goes with `password`.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<SecretFile>,
+    /// Certificates that are trusted besides those that the system trusts, PEM. A relative path counts from this file.
+    pub ca: Option<PathBuf>,
+}
+
+/// How a connection to a server that takes mail is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// After a first exchange in plain text (RFC 3207); a server that does not offer it is sent nothing.
+    #[default]
+    Starttls,
+    /// From the start (RFC 8314).
+    Implicit,
+    /// Not at all.
+    None,
 }
 
 /// What a client may ask of the gateway itself.

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::Found;
 use super::document::Step::{Index, Key};
 use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
+use super::mail::{self, Mail};
 use super::oauth::{self, OAuth};
 use super::overrides::Environment;
 use crate::credential::Pepper;
@@ -34,6 +35,8 @@ pub struct Gateway {
     pub oauth: Option<OAuth>,
     /// Private networks in which keys of issuers and clients may be fetched, beside the public internet.
     pub key_networks: Vec<IpNet>,
+    /// How people are told.
+    pub mail: Mail,
     /// What a client may ask of the gateway itself.
     pub limits: Limits,
     /// Logs.
@@ -150,11 +153,13 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
     let count = |value: Option<u32>, default: u32| value.or(Some(default)).and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
     let threads =
         file.data_plane.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |threads| threads as usize);
+    let store = store(file, base, env, found);
     Gateway {
         listeners,
         threads,
         management,
-        store: store(file, base, env, found),
+        mail: mail::build(&file.mail, base, &store.url, env, found),
+        store,
         oauth: oauth::build(&file.oauth, base, env, found),
         key_networks: oauth::key_networks(&file.oauth, found),
         limits: Limits {

@@ -2,6 +2,7 @@ mod check;
 mod environment;
 mod gateway;
 mod issuers;
+mod mail;
 mod oauth;
 mod routes;
 
@@ -237,7 +238,22 @@ fn the_files_that_come_with_the_gateway_load_and_say_the_defaults() {
         .filter_map(|line| line.strip_prefix("# "))
         .filter(|line| line.split_once(" = ").is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')))
         .collect();
-    let without = ["threads", "secret_pepper", "tls", "address", "master_key", "issuer", "audience", "name", "secret"];
+    let without = [
+        "threads",
+        "secret_pepper",
+        "tls",
+        "address",
+        "master_key",
+        "issuer",
+        "audience",
+        "name",
+        "secret",
+        "from",
+        "reply_to",
+        "url",
+        "smtp",
+        "folder",
+    ];
     let settings: Vec<&&str> = keys.iter().filter(|line| !without.contains(&line.split(' ').next().unwrap())).collect();
     assert!(settings.len() >= 15, "{settings:?}");
     let mut spelled = text.clone();
@@ -245,9 +261,9 @@ fn the_files_that_come_with_the_gateway_load_and_say_the_defaults() {
         spelled = spelled.replace(&format!("# {line}"), line);
     }
     let said = |text: &str| {
-        let Gateway { limits, telemetry, canary, grace, oauth, key_networks, .. } =
+        let Gateway { limits, telemetry, canary, grace, oauth, key_networks, mail, .. } =
             files(text, ROUTES).load(&[("SIGMAGATE__OAUTH__MASTER_KEY", MASTER_KEY)]).unwrap().gateway;
-        format!("{limits:?} {telemetry:?} {canary:?} {grace:?} {oauth:?} {key_networks:?}")
+        format!("{limits:?} {telemetry:?} {canary:?} {grace:?} {oauth:?} {key_networks:?} {mail:?}")
     };
     assert_eq!(said(&spelled), said(&text));
     // The example of an issuer is one.
