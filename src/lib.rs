@@ -6,7 +6,7 @@
 //! ```text
 //! main -> cli -> demo -> server -> reload
 //!      -> proxy | admin          data plane and management side never import each other
-//!      -> telemetry, canary, oauth -> metrics
+//!      -> telemetry, canary, oauth, mail -> metrics
 //!      -> gate | lifecycle       one request | one change
 //!      -> bearer, tally, feed, config
 //!      -> authn, cache, limit, store, jwks
@@ -38,6 +38,7 @@ pub mod tally;
 pub mod admin;
 pub mod canary;
 pub mod lifecycle;
+pub mod mail;
 // shared edges
 pub mod cli;
 pub mod config;

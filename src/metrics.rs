@@ -5,6 +5,7 @@
 
 mod canary;
 mod heartbeats;
+mod mail;
 mod process;
 mod routes;
 mod tokens;
@@ -24,6 +25,7 @@ use crate::jwks::Fetched;
 use crate::route::RouteTable;
 
 pub use canary::{CanaryMetrics, CanaryOutcome};
+pub use mail::{MailMetrics, MailOutcome};
 pub use routes::RouteMetrics;
 pub use tokens::TokenFigures;
 
@@ -54,6 +56,7 @@ pub struct Metrics {
     dropped: IntCounter,
     process: process::Process,
     tokens: tokens::Tokens,
+    mail: Arc<MailMetrics>,
 }
 
 type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -121,6 +124,7 @@ impl Metrics {
             ),
             process: process::Process::new(&registry),
             tokens: tokens::Tokens::new(&registry),
+            mail: Arc::new(MailMetrics::new(&registry)),
             registry: registry.clone(),
         };
         Arc::new(metrics)
@@ -136,6 +140,12 @@ impl Metrics {
     #[must_use]
     pub fn canary(&self) -> CanaryMetrics {
         CanaryMetrics::new(&self.registry)
+    }
+
+    /// The metrics of mails.
+    #[must_use]
+    pub fn mail(&self) -> Arc<MailMetrics> {
+        Arc::clone(&self.mail)
     }
 
     /// The store has answered.
@@ -237,6 +247,7 @@ impl Metrics {
         self.heartbeats.read();
         self.process.read();
         self.tokens.read();
+        self.mail.read();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics with valid names encode");
         String::from_utf8(text).expect("the text format is UTF-8")

@@ -105,10 +105,31 @@ fn heartbeats_are_counted_and_the_lag_is_since_the_last_that_was_answered() {
 }
 
 #[test]
+fn mails_are_counted_by_what_became_of_them_and_the_oldest_that_waits_grows_older() {
+    let metrics = Metrics::new();
+    let mail = metrics.mail();
+    for (outcome, result) in [(MailOutcome::Sent, "sent"), (MailOutcome::Retried, "retried"), (MailOutcome::GivenUp, "given_up")] {
+        mail.tried("access_approved", outcome);
+        let series = format!("sigmagate_mail_sent_total{{kind=\"access_approved\",result=\"{result}\"}}");
+        assert!((value(&metrics.encode(), &series) - 1.0).abs() < 0.5, "{series}");
+    }
+    let age = || value(&metrics.encode(), "sigmagate_mail_oldest_age_seconds");
+    assert!(age() < f64::EPSILON, "none waits");
+    mail.waiting(3, Some(Timestamp(crate::clock::now().0 - 90_000)));
+    let text = metrics.encode();
+    assert!((value(&text, "sigmagate_mail_waiting") - 3.0).abs() < 0.5 && (89.0..600.0).contains(&age()), "{text}");
+    mail.waiting(1, Some(Timestamp(crate::clock::now().0 + 90_000)));
+    assert!(age() < f64::EPSILON, "from a clock that is ahead");
+    mail.waiting(0, None);
+    assert!(age() < f64::EPSILON);
+}
+
+#[test]
 fn every_metric_says_what_it_is() {
     let metrics = Metrics::new();
     let table = table(&["/a"]);
     metrics.for_routes(&table, None).record(&record(Some(&table.routes()[0]), "permit"));
+    metrics.mail().tried("access_approved", MailOutcome::Sent);
     let text = metrics.encode();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let name = line.split(' ').next().unwrap();

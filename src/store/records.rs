@@ -24,9 +24,24 @@ use super::{Error, audit};
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 
+/// Where mail waits until it is sent.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Claims mail that is due: at most `limit`, for `hold`, within which nobody else is given it. What has no recipient any
+    /// more is given up. The database's clock tells what is due.
+    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error>;
+    /// A claimed mail is sent. False if somebody else has claimed it meanwhile, or it was given up: then nothing is written.
+    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error>;
+    /// A claimed mail could not be sent: it is due again at a moment, or given up. False as for [`Outbox::mail_sent`], and
+    /// for one that is sent already.
+    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error>;
+    /// How many mails are waiting, claimed ones and those of later included, and since when the oldest is.
+    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error>;
+}
+
 /// The part of the store that no gateway decides by.
 #[async_trait]
-pub trait Records: Send + Sync {
+pub trait Records: Outbox {
     /// The users of a practice, by id, with their names.
     async fn team(&self, practice: &PracticeId) -> Result<Vec<TeamMember>, Error>;
     /// One user, with their name.
@@ -52,16 +67,6 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// [`Error::NotFound`] for an unknown client.
     async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error>;
-    /// Claims mail that is due: at most `limit`, for `hold`, within which nobody else is given it. What has no recipient any
-    /// more is given up. The database's clock tells what is due.
-    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error>;
-    /// A claimed mail is sent. False if somebody else has claimed it meanwhile, or it was given up: then nothing is written.
-    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error>;
-    /// A claimed mail could not be sent: it is due again at a moment, or given up. False as for [`Records::mail_sent`], and
-    /// for one that is sent already.
-    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error>;
-    /// How many mails are waiting, claimed ones and those of later included, and since when the oldest is.
-    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error>;
 
     /// Begins a request that carries a key of its caller's, so that it is carried out once however often it comes. Of those
     /// that come at once, one is [`Idempotent::Begun`]. Keys are forgotten after 24 hours, by the database's clock, with the

@@ -15,10 +15,29 @@ use super::PgStore;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::records::{
-    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, OutboxMail, Records, SecretUse, TeamMember, UsageDelta, UsageRow,
-    Viewer,
+    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, Outbox, OutboxMail, Records, SecretUse, TeamMember, UsageDelta,
+    UsageRow, Viewer,
 };
 use crate::store::{Error, audit};
+
+#[async_trait]
+impl Outbox for PgStore {
+    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error> {
+        self.change(self.claim_due(claimer, limit, hold)).await
+    }
+
+    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error> {
+        self.change(self.note_sent(id, claimer)).await
+    }
+
+    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error> {
+        self.change(self.note_failed(id, claimer, error, again_at)).await
+    }
+
+    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error> {
+        self.read(self.count_waiting()).await
+    }
+}
 
 #[async_trait]
 impl Records for PgStore {
@@ -50,22 +69,6 @@ impl Records for PgStore {
 
     async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error> {
         self.change(self.tell_of_ended_secret(client, generation, at, address)).await
-    }
-
-    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error> {
-        self.change(self.claim_due(claimer, limit, hold)).await
-    }
-
-    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error> {
-        self.change(self.note_sent(id, claimer)).await
-    }
-
-    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error> {
-        self.change(self.note_failed(id, claimer, error, again_at)).await
-    }
-
-    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error> {
-        self.read(self.count_waiting()).await
     }
 
     async fn begin_idempotent(&self, caller: &str, key: [u8; 32], request: [u8; 32]) -> Result<Idempotent, Error> {

@@ -15,13 +15,32 @@ use super::SqliteStore;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::records::{
-    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, OutboxMail, Records, SecretUse, TeamMember, UsageDelta, UsageRow,
-    Viewer,
+    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, Outbox, OutboxMail, Records, SecretUse, TeamMember, UsageDelta,
+    UsageRow, Viewer,
 };
 use crate::store::{Error, audit};
 
 /// The present moment, by the database's clock.
 const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
+#[async_trait]
+impl Outbox for SqliteStore {
+    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error> {
+        self.explained(self.claim_due(claimer, limit, hold).await)
+    }
+
+    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error> {
+        self.explained(self.note_sent(id, claimer).await)
+    }
+
+    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error> {
+        self.explained(self.note_failed(id, claimer, error, again_at).await)
+    }
+
+    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error> {
+        self.explained(self.count_waiting().await)
+    }
+}
 
 #[async_trait]
 impl Records for SqliteStore {
@@ -53,22 +72,6 @@ impl Records for SqliteStore {
 
     async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error> {
         self.explained(self.tell_of_ended_secret(client, generation, at, address).await)
-    }
-
-    async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error> {
-        self.explained(self.claim_due(claimer, limit, hold).await)
-    }
-
-    async fn mail_sent(&self, id: i64, claimer: &str) -> Result<bool, Error> {
-        self.explained(self.note_sent(id, claimer).await)
-    }
-
-    async fn mail_failed(&self, id: i64, claimer: &str, error: &str, again_at: Option<Timestamp>) -> Result<bool, Error> {
-        self.explained(self.note_failed(id, claimer, error, again_at).await)
-    }
-
-    async fn outbox_backlog(&self) -> Result<(u64, Option<Timestamp>), Error> {
-        self.explained(self.count_waiting().await)
     }
 
     async fn begin_idempotent(&self, caller: &str, key: [u8; 32], request: [u8; 32]) -> Result<Idempotent, Error> {

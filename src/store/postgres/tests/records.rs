@@ -3,7 +3,7 @@
 use super::*;
 use crate::clock::{Day, Timestamp};
 use crate::entity::{ApiAccess, Role};
-use crate::store::records::{DenialRow, Idempotent, MailKind, Records, SecretUse, UsageDelta, Viewer};
+use crate::store::records::{DenialRow, Idempotent, MailKind, Outbox, Records, SecretUse, UsageDelta, Viewer};
 use crate::store::suite::team::put;
 use crate::store::suite::user_id;
 
