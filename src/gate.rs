@@ -40,12 +40,31 @@ pub struct Decision<'a> {
     pub target: Option<RequestTarget<'a>>,
     /// The route, if one was found.
     pub route: Option<Arc<Route>>,
-    /// Whom the request acts as, if the credential was genuine, even if it was then refused.
-    pub party: Option<Party>,
+    /// Whose credential was shown.
+    pub whose: Whose,
     /// What is left of the client's rate limit.
     pub quota: Option<Quota>,
     /// Yes or no.
     pub outcome: Result<Permit, Denial>,
+}
+
+/// Whose credential was shown. It says nothing of what it is good for.
+#[derive(Clone, Debug, Default)]
+pub struct Whose {
+    /// Whom the request acts as, if the credential is genuine, or would act as if its time were not over.
+    pub party: Option<Party>,
+    /// The secret that was shown although it had ended, or its client had.
+    pub ended: Option<u32>,
+}
+
+impl Whose {
+    /// Takes note of somebody whom a denial met.
+    pub fn refused(&mut self, proof: &Proof, denial: &Denial) {
+        if let (Proof::Secret(generation), Denial::CredentialInvalid(CredentialFault::Revoked | CredentialFault::Expired)) = (proof, denial)
+        {
+            self.ended = Some(*generation);
+        }
+    }
 }
 
 /// Leave to forward one request.
@@ -230,7 +249,7 @@ impl Gate {
     /// Decides about a request by what is known here.
     #[must_use]
     pub fn decide<'a>(&self, request: &Request<'a>) -> Decision<'a> {
-        let mut decision = Decision { target: None, route: None, party: None, quota: None, outcome: Err(Denial::Internal) };
+        let mut decision = Decision { target: None, route: None, whose: Whose::default(), quota: None, outcome: Err(Denial::Internal) };
         decision.outcome = self.outcome(request, &mut decision).map_err(|unable| self.at_last(unable, request.peer));
         decision
     }
@@ -242,7 +261,7 @@ impl Gate {
     ///
     /// [`decide`]: Self::decide
     pub fn try_decide<'a>(&self, request: &Request<'a>) -> Result<Decision<'a>, Wanted> {
-        let mut decision = Decision { target: None, route: None, party: None, quota: None, outcome: Err(Denial::Internal) };
+        let mut decision = Decision { target: None, route: None, whose: Whose::default(), quota: None, outcome: Err(Denial::Internal) };
         decision.outcome = match self.outcome(request, &mut decision) {
             Ok(permit) => Ok(permit),
             Err(Unable::Refused(denial)) => Err(denial),
@@ -280,28 +299,30 @@ impl Gate {
             return Ok(Permit { route: Arc::clone(route), caller: None, peer: request.peer, _authorized: authorized });
         }
         let presented = authn::credential(request.authorization).map_err(|denial| self.refused(denial, request.peer))?;
-        let known = self.known(&presented, request.peer, route.stale_grace)?;
-        let party = decision.party.insert(known.party);
-        let authorized = authorize(route, &known.facts).map_err(|denial| self.refused(denial, request.peer))?;
-        let (quota, passes) = self.count(party);
+        let known = self.known(&presented, request.peer, route.stale_grace, &mut decision.whose)?;
+        let authorized = authorize(route, &known.facts).map_err(|denial| {
+            decision.whose.refused(&known.proof, &denial);
+            self.refused(denial, request.peer)
+        })?;
+        let (quota, passes) = self.count(&known.party);
         decision.quota = quota;
         passes?;
-        let caller = Caller { party: party.clone(), proof: known.proof, epoch: known.epoch };
+        let caller = Caller { party: known.party, proof: known.proof, epoch: known.epoch };
         Ok(Permit { route: Arc::clone(route), caller: Some(caller), peer: request.peer, _authorized: authorized })
     }
 
-    /// Whose credential this is, if it is genuine.
+    /// Whose credential this is, if it is genuine; `whose` says it too if its time is over.
     ///
     /// # Errors
     /// [`Denial::CredentialInvalid`], counted against the address; [`Denial::Unavailable`] without a valid lease.
-    pub fn authenticate(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration) -> Result<Known, Denial> {
-        self.known(presented, peer, grace).map_err(|unable| self.at_last(unable, peer))
+    pub fn authenticate(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration, whose: &mut Whose) -> Result<Known, Denial> {
+        self.known(presented, peer, grace, whose).map_err(|unable| self.at_last(unable, peer))
     }
 
-    fn known(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration) -> Result<Known, Unable> {
+    fn known(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration, whose: &mut Whose) -> Result<Known, Unable> {
         let now = clock::now();
         let (judged, epoch) = match presented {
-            Credential::Basic(id, secret) => self.by_secret(*id, secret, peer, grace, now)?,
+            Credential::Basic(id, secret) => self.by_secret(*id, secret, peer, grace, whose)?,
             Credential::Bearer(token) => {
                 let bearer = self.bearers.read(token, now).map_err(|unread| match unread {
                     Unread::KeyWanted(wanted) => Unable::KeyWanted(wanted),
@@ -313,10 +334,19 @@ impl Gate {
             }
         };
         let (party, facts, proof) = judged.map_err(|fault| self.refused(Denial::CredentialInvalid(fault), peer))?;
+        whose.party = Some(party.clone());
         Ok(Known { party, proof, facts, epoch })
     }
 
-    fn by_secret(&self, id: ClientId, secret: &Secret, peer: IpAddr, grace: Duration, now: Timestamp) -> Result<(Judged, Epoch), Denial> {
+    fn by_secret(
+        &self,
+        id: ClientId,
+        secret: &Secret,
+        peer: IpAddr,
+        grace: Duration,
+        whose: &mut Whose,
+    ) -> Result<(Judged, Epoch), Denial> {
+        let now = clock::now();
         let presented = Presented::new(secret, self.pepper.as_deref());
         let judged = self.replica.read(id, grace, |client| {
             let Some(client) = client else {
@@ -326,7 +356,10 @@ impl Gate {
             };
             match client.match_secret(&presented, now) {
                 SecretMatch::Wrong => Err(CredentialFault::WrongSecret),
-                SecretMatch::Ended => Err(CredentialFault::SecretEnded),
+                SecretMatch::Ended(generation) => {
+                    *whose = Whose { party: Some(Party::Client(Arc::clone(client))), ended: Some(generation) };
+                    Err(CredentialFault::SecretEnded)
+                }
                 SecretMatch::Usable(generation) => {
                     Ok((Party::Client(Arc::clone(client)), client.facts(peer, now), Proof::Secret(generation)))
                 }

@@ -107,7 +107,7 @@ impl Mailer {
     /// # Errors
     /// [`Error`]: the settings were proven, so a file has changed since.
     pub fn new(outbox: Arc<dyn Outbox>, settings: &config::Mail, metrics: Arc<MailMetrics>, grace: Duration) -> Result<Self, Error> {
-        let timing = Timing { connect: Duration::from_secs(10), whole: Duration::from_secs(30), look: Duration::from_secs(30), grace };
+        let timing = Timing { connect: Duration::from_secs(10), whole: Duration::from_secs(30), look: Duration::from_secs(10), grace };
         Self::with_timing(outbox, settings, metrics, timing)
     }
 

@@ -26,9 +26,9 @@ use tokio::runtime::Handle;
 use crate::access::{Denial, MalformedRequest};
 use crate::authn;
 use crate::bearer::Own;
-use crate::cache::Party;
+
 use crate::config;
-use crate::gate::Gate;
+use crate::gate::{Gate, Whose};
 use crate::jwks::ClientKeySets;
 use crate::lifecycle::Lifecycle;
 use crate::limit::Quota;
@@ -110,7 +110,7 @@ pub struct Answer {
     /// What it says.
     pub content: Content,
     /// Who asked, once that is known.
-    pub party: Option<Party>,
+    pub whose: Whose,
     /// What is left of their rate limit.
     pub quota: Option<Quota>,
 }
@@ -185,7 +185,7 @@ impl From<Denial> for No {
 /// What is learnt on the way to an answer.
 #[derive(Default)]
 struct Learnt {
-    party: Option<Party>,
+    whose: Whose,
     quota: Option<Quota>,
 }
 
@@ -244,7 +244,7 @@ impl OAuth {
             Err(No::Error(failure)) => Content::Error(failure),
             Err(No::Denied(denial)) => Content::Denied(denial),
         };
-        Answer { content, party: learnt.party, quota: learnt.quota }
+        Answer { content, whose: learnt.whose, quota: learnt.quota }
     }
 
     async fn answer(&self, request: &Request, learnt: &mut Learnt) -> Result<(Value, Option<Duration>), No> {

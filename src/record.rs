@@ -35,9 +35,9 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// The route.
     pub route: Option<&'a Route>,
-    /// The practice of the client, once the credential was found genuine.
+    /// The practice of the client, once the credential was found genuine, even if its time is over.
     pub practice: Option<&'a str>,
-    /// The client, once the credential was found genuine.
+    /// The client, likewise.
     pub client: Option<ClientId>,
     /// On behalf of whom it was, once that is known.
     pub user: Option<&'a str>,
@@ -45,6 +45,8 @@ pub struct Record<'a> {
     pub owner: Option<&'a str>,
     /// The secret by which it was admitted; 0: a key of the client's own.
     pub generation: Option<u32>,
+    /// The secret that was shown although it had ended, or its client had.
+    pub ended: Option<u32>,
     /// [`PERMIT`], [`PERMIT_IN_GRACE`], [`ANSWERED`], one of [`OAUTH_ERRORS`], or the label of the denial.
     pub outcome: &'static str,
     /// The status of the answer; 0 if the connection ended before one.

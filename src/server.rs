@@ -25,6 +25,7 @@ use crate::id::Revision;
 use crate::jwks::{ClientKeySets, Fetcher};
 use crate::lifecycle::Lifecycle;
 use crate::limit::TierNames;
+use crate::mail::Mailer;
 use crate::metrics::{Metrics, TokenFigures};
 use crate::oauth::OAuth;
 use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
@@ -54,6 +55,7 @@ pub struct Server {
     stop_feed: oneshot::Sender<()>,
     tally: JoinHandle<()>,
     stop_tally: oneshot::Sender<()>,
+    mailer: JoinHandle<()>,
     admin: JoinHandle<()>,
     stop_admin: oneshot::Sender<()>,
     grace: Duration,
@@ -236,6 +238,17 @@ impl Server {
                 })
                 .await;
         });
+        let outbox = Arc::clone(management_lifecycle.store());
+        let mailer = Arc::new(Mailer::new(outbox, &gateway.mail, metrics.mail(), gateway.grace)?);
+        let (mailing, mut stopping) = (Arc::clone(&mailer), stopped.clone());
+        let mails = tokio::spawn(async move {
+            mailing
+                .run(async {
+                    // Dropped without a word means the same.
+                    let _ = stopping.wait_for(|stop| *stop).await;
+                })
+                .await;
+        });
         let (stop_admin, admin_stopped) = oneshot::channel::<()>();
         let management_address = management.local_addr()?;
         let (told, standing) = (watched.clone(), Arc::clone(&replica));
@@ -244,7 +257,7 @@ impl Server {
             reloading.reload().map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
             Ok(reloading.generation())
         });
-        let api = admin::Api::new(management_lifecycle, Arc::clone(&gate), reload);
+        let api = admin::Api::new(management_lifecycle, Arc::clone(&gate), reload).with_changed(move || mailer.nudge());
         let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()), api);
         let admin = tokio::spawn(async move {
             let stopped = async {
@@ -276,6 +289,7 @@ impl Server {
             stop_feed,
             tally,
             stop_tally,
+            mailer: mails,
             admin,
             stop_admin,
             grace: gateway.grace,
@@ -311,6 +325,8 @@ impl Server {
         // What was done up to here is written down, if the store takes it.
         let _ = self.stop_tally.send(());
         let _ = tokio::time::timeout(self.grace, self.tally).await;
+        // It has been told to stop with everything else, and has its own grace time.
+        let _ = self.mailer.await;
         let _ = self.stop_feed.send(());
         let _ = self.feed.await;
         let _ = self.stop_admin.send(());

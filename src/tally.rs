@@ -36,11 +36,15 @@ struct Pending {
     /// Clients that exist, so there is an end to them.
     clients: HashMap<ClientId, ClientTally, foldhash::fast::RandomState>,
     denials: Vec<DenialRow>,
+    /// Of whom it has been told on a day that a secret is used which is over: once is enough.
+    told: HashMap<ClientId, Day, foldhash::fast::RandomState>,
 }
 
 #[derive(Default)]
 struct ClientTally {
     last: Option<(u32, Timestamp, IpAddr)>,
+    /// The last time that a secret was shown which was over.
+    ended: Option<(u32, Timestamp, IpAddr)>,
     counts: Vec<Count>,
 }
 
@@ -57,6 +61,8 @@ struct Count {
 struct Batch {
     usage: Vec<UsageDelta>,
     used: Vec<SecretUse>,
+    /// Of secrets that are over.
+    ended: Vec<SecretUse>,
     denials: Vec<DenialRow>,
 }
 
@@ -104,10 +110,19 @@ impl Tally {
     }
 
     fn take(&self) -> Batch {
-        let Pending { clients, denials } = std::mem::take(&mut *self.pending.lock());
+        let mut pending = self.pending.lock();
+        let (clients, denials) = (std::mem::take(&mut pending.clients), std::mem::take(&mut pending.denials));
+        for (client, tally) in &clients {
+            if let Some((_, at, _)) = tally.ended {
+                pending.told.insert(*client, Day::of(at));
+            }
+        }
+        drop(pending);
         let mut batch = Batch { denials, ..Batch::default() };
         for (client, tally) in clients {
-            batch.used.extend(tally.last.map(|(generation, at, address)| SecretUse { client, generation, at, address }));
+            let used = |(generation, at, address)| SecretUse { client, generation, at, address };
+            batch.used.extend(tally.last.map(used));
+            batch.ended.extend(tally.ended.map(used));
             for Count { day, scope, requests, refused, .. } in tally.counts {
                 // Two routes may be for one scope.
                 let same = |row: &&mut UsageDelta| row.client == client && row.day == day && row.scope == scope;
@@ -136,7 +151,7 @@ impl Tally {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.usage.is_empty() && self.used.is_empty() && self.denials.is_empty()
+        self.usage.is_empty() && self.used.is_empty() && self.ended.is_empty() && self.denials.is_empty()
     }
 }
 
@@ -149,6 +164,13 @@ async fn write(store: &dyn Store, batch: &mut Batch) -> Result<(), store::Error>
     if !batch.denials.is_empty() {
         store.add_denials(&batch.denials).await?;
         batch.denials = Vec::new();
+    }
+    while let Some(ended) = batch.ended.last() {
+        match store.queue_ended_secret_used(ended.client, ended.generation, ended.at, ended.address).await {
+            // Its client is gone, so there is nobody to tell.
+            Ok(_) | Err(store::Error::NotFound { .. }) => batch.ended.pop(),
+            Err(error) => return Err(error),
+        };
     }
     Ok(())
 }
@@ -182,6 +204,7 @@ impl Recorder for Tally {
             })
         });
         let mut pending = self.pending.lock();
+        let day = Day::of(record.at);
         if let Some(denial) = denial.flatten() {
             if pending.denials.len() < DENIALS {
                 pending.denials.push(denial);
@@ -190,11 +213,15 @@ impl Recorder for Tally {
             }
         }
         let Some(client) = record.client else { return };
+        let told = record.ended.is_some() && pending.told.get(&client) == Some(&day);
         let tally = pending.clients.entry(client).or_default();
         if let (false, Some(generation)) = (refused, record.generation) {
             tally.last = Some((generation, record.at, record.peer));
         }
-        let (route, day) = (record.route.map(|route| route.id), Day::of(record.at));
+        if let (Some(generation), false) = (record.ended, told) {
+            tally.ended = Some((generation, record.at, record.peer));
+        }
+        let route = record.route.map(|route| route.id);
         let known = tally.counts.iter().position(|count| count.route == route && count.day == day);
         let at = known.unwrap_or_else(|| {
             let scope = self.scope(client, record.route);

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
-use axum::{Json, Router, middleware};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::{Json, Router};
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -29,13 +31,28 @@ pub struct Api {
     pub(super) replica: Arc<Replica>,
     pub(super) gate: Arc<Gate>,
     pub(super) reload: Reload,
+    changed: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Api {
     /// An API over this life cycle, whose callers show keys of this gate's replica.
     #[must_use]
     pub fn new(lifecycle: Lifecycle, gate: Arc<Gate>, reload: Reload) -> Self {
-        Self { store: Arc::clone(lifecycle.store()), lifecycle, replica: Arc::clone(gate.replica()), gate, reload }
+        Self {
+            store: Arc::clone(lifecycle.store()),
+            lifecycle,
+            replica: Arc::clone(gate.replica()),
+            gate,
+            reload,
+            changed: Box::new(|| ()),
+        }
+    }
+
+    /// Calls `changed` after each request that may have changed something, for whoever waits for that.
+    #[must_use]
+    pub fn with_changed(mut self, changed: impl Fn() + Send + Sync + 'static) -> Self {
+        self.changed = Box::new(changed);
+        self
     }
 }
 
@@ -100,9 +117,19 @@ pub(super) fn router(api: Arc<Api>) -> Router {
     let (paths, document) = described().split_for_parts();
     let document = Arc::new(document);
     paths
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), changed))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), idempotency::once))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
         .layer(DefaultBodyLimit::max(CONTENT))
         .with_state(api)
         .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
+}
+
+async fn changed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let changes = !request.method().is_safe();
+    let response = next.run(request).await;
+    if changes {
+        (api.changed)();
+    }
+    response
 }

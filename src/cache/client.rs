@@ -139,8 +139,8 @@ pub struct Identity {
 pub enum SecretMatch {
     /// One that works; its generation.
     Usable(u32),
-    /// One that has ended.
-    Ended,
+    /// One that has ended; its generation.
+    Ended(u32),
     /// None of them.
     Wrong,
 }
@@ -245,7 +245,7 @@ impl ClientRecord {
         let mut found = SecretMatch::Wrong;
         for secret in &self.secrets {
             if presented.proves(&secret.digest) {
-                found = if secret.usable_at(now) { SecretMatch::Usable(secret.generation) } else { SecretMatch::Ended };
+                found = if secret.usable_at(now) { SecretMatch::Usable(secret.generation) } else { SecretMatch::Ended(secret.generation) };
             }
         }
         found

@@ -196,10 +196,10 @@ fn a_secret_is_usable_ended_or_wrong() {
     let record = replica.peek(rotated.id).unwrap();
     let presented = |n: usize| Presented::new(&secrets[n - 1], None);
     assert_eq!(record.match_secret(&presented(2), Timestamp(1)), SecretMatch::Usable(2));
-    assert_eq!(record.match_secret(&presented(2), end), SecretMatch::Ended);
-    assert_eq!(record.match_secret(&presented(1), Timestamp(5)), SecretMatch::Ended);
-    assert_eq!(record.match_secret(&presented(1), Timestamp(4)), SecretMatch::Ended, "a clock that is set back revives nothing");
-    assert_eq!(record.match_secret(&presented(3), Timestamp(1)), SecretMatch::Ended, "somebody has ended it, by a clock that is ahead");
+    assert_eq!(record.match_secret(&presented(2), end), SecretMatch::Ended(2));
+    assert_eq!(record.match_secret(&presented(1), Timestamp(5)), SecretMatch::Ended(1));
+    assert_eq!(record.match_secret(&presented(1), Timestamp(4)), SecretMatch::Ended(1), "a clock that is set back revives nothing");
+    assert_eq!(record.match_secret(&presented(3), Timestamp(1)), SecretMatch::Ended(3), "somebody has ended it, by a clock that is ahead");
     assert_eq!(record.match_secret(&presented(4), Timestamp(1)), SecretMatch::Wrong);
     assert!(record.secret_usable(2, Timestamp(1)) && !record.secret_usable(2, end) && !record.secret_usable(3, Timestamp(1)));
 }

@@ -28,6 +28,7 @@ fn record<'a>(route: Option<&'a crate::route::Route>, outcome: &'static str) -> 
         user: None,
         owner: None,
         generation: None,
+        ended: None,
         outcome,
         status: 200,
         latency: Duration::from_millis(3),

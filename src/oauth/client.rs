@@ -69,25 +69,28 @@ impl OAuth {
             let (party, means) = self.by_assertion(assertion, &shown.name, request, learnt).await?;
             return Ok(Authenticated { party, means });
         }
-        let (party, means) = self.by_secret(&shown, request.peer)?;
+        let (party, means) = self.by_secret(&shown, request.peer, learnt)?;
         self.counted(&party, learnt)?;
         Ok(Authenticated { party, means })
     }
 
     /// Counts the request of a client that has shown who it is.
     pub(super) fn counted(&self, party: &Party, learnt: &mut Learnt) -> Result<(), No> {
-        learnt.party = Some(party.clone());
+        learnt.whose.party = Some(party.clone());
         let (quota, passes) = self.gate.count(party);
         learnt.quota = quota;
         Ok(passes?)
     }
 
-    fn by_secret(&self, shown: &Shown<'_>, peer: IpAddr) -> Result<(Party, Means), No> {
+    fn by_secret(&self, shown: &Shown<'_>, peer: IpAddr, learnt: &mut Learnt) -> Result<(Party, Means), No> {
         let parsed = ClientId::parse(&shown.name).zip(Secret::parse(&shown.secret).ok());
         let Some((id, secret)) = parsed else { return Err(self.refused(CredentialFault::Malformed, peer)) };
-        let known = self.gate.authenticate(&Credential::Basic(id, secret), peer, Duration::ZERO);
+        let known = self.gate.authenticate(&Credential::Basic(id, secret), peer, Duration::ZERO, &mut learnt.whose);
         let known = known.map_err(|denial| no(&denial))?;
-        self.may_act(&known.facts, peer)?;
+        standing(&known.facts).map_err(|denial| {
+            learnt.whose.refused(&known.proof, &denial);
+            no(&self.gate.refused(denial, peer))
+        })?;
         match known.proof {
             Proof::Secret(generation) => Ok((known.party, Means::Secret(generation))),
             Proof::Bearer(_) => Err(self.refused(CredentialFault::UnknownScheme, peer)),

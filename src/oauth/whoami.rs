@@ -19,9 +19,12 @@ impl OAuth {
             // So that its key is here, if it can be. What the token is worth is said below.
             let _ = self.gate.bearers().find(token).await;
         }
-        let known = self.gate.authenticate(&presented, request.peer, Duration::ZERO)?;
-        standing(&known.facts).map_err(|denial| self.gate.refused(denial, request.peer))?;
-        let party = learnt.party.insert(known.party);
+        let known = self.gate.authenticate(&presented, request.peer, Duration::ZERO, &mut learnt.whose)?;
+        standing(&known.facts).map_err(|denial| {
+            learnt.whose.refused(&known.proof, &denial);
+            self.gate.refused(denial, request.peer)
+        })?;
+        let party = &known.party;
         let (quota, passes) = self.gate.count(party);
         learnt.quota.clone_from(&quota);
         passes?;

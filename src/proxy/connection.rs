@@ -165,6 +165,7 @@ impl Connection {
             user: None,
             owner: None,
             generation: None,
+            ended: None,
             outcome: denial.label(),
             status: denial.status(),
             latency: Duration::ZERO,

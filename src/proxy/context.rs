@@ -13,7 +13,7 @@ use super::respond::Reply;
 use crate::access::Denial;
 use crate::cache::Party;
 use crate::clock::{self, BootTime, Timestamp};
-use crate::gate::Permit;
+use crate::gate::{Permit, Whose};
 use crate::id::UserId;
 use crate::limit::Quota;
 use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
@@ -35,7 +35,7 @@ pub struct Context {
     /// What is forwarded, where it is not byte for byte what pingora read.
     pub(super) target: Option<Box<str>>,
     pub(super) route: Option<Arc<Route>>,
-    pub(super) party: Option<Party>,
+    pub(super) whose: Whose,
     pub(super) quota: Option<Quota>,
     pub(super) permit: Option<Arc<Permit>>,
     pub(super) denial: Option<Denial>,
@@ -69,7 +69,7 @@ impl Context {
             uri: Uri::default(),
             target: None,
             route: None,
-            party: None,
+            whose: Whose::default(),
             quota: None,
             permit: None,
             denial: None,
@@ -107,6 +107,7 @@ impl Context {
     }
 
     fn record(&self) {
+        let party = self.whose.party.as_ref();
         self.shared.recorder.record(&Record {
             at: self.at,
             request_id: self.request_id.to_str().unwrap_or_default(),
@@ -115,11 +116,12 @@ impl Context {
             method: self.method.as_str(),
             path: self.path(),
             route: self.route.as_deref(),
-            practice: self.party.as_ref().map(|party| party.practice_id().as_str()),
-            client: self.party.as_ref().and_then(Party::client_id),
-            user: self.party.as_ref().and_then(Party::user_id).map(UserId::as_str),
-            owner: self.party.as_ref().and_then(Party::client).and_then(|client| client.owner_id()).map(UserId::as_str),
+            practice: party.map(|party| party.practice_id().as_str()),
+            client: party.and_then(Party::client_id),
+            user: party.and_then(Party::user_id).map(UserId::as_str),
+            owner: party.and_then(Party::client).and_then(|client| client.owner_id()).map(UserId::as_str),
             generation: self.permit.as_ref().and_then(|permit| permit.generation()),
+            ended: self.whose.ended,
             outcome: self.denial.as_ref().map_or_else(|| self.passed(), Denial::label),
             status: self.status,
             latency: self.latency(),

@@ -87,7 +87,7 @@ impl Filter {
             }
         };
         context.route = decision.route;
-        context.party = decision.party;
+        context.whose = decision.whose;
         context.quota = decision.quota;
         if let Some(target) = decision.target.filter(|target| facts.rewritten || target.rewritten()) {
             context.target = Some(target.as_str().into());

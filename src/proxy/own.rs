@@ -30,7 +30,7 @@ pub(super) async fn answer(
     match asked(shared, endpoint, session, context).await? {
         Ok(asked) => {
             let answer = own.respond(asked).await;
-            (context.party, context.quota) = (answer.party, answer.quota);
+            (context.whose, context.quota) = (answer.whose, answer.quota);
             write(answer.content, session, context).await
         }
         Err(denial) => refuse(denial, session, context).await,

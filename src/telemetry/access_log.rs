@@ -99,6 +99,7 @@ mod tests {
             user: None,
             owner: None,
             generation: None,
+            ended: None,
             outcome: "no_route",
             status: 404,
             latency: Duration::from_micros(1234),

@@ -143,6 +143,7 @@ mod tests {
             user: None,
             owner: None,
             generation: None,
+            ended: None,
             outcome: "permit",
             status: 200,
             latency: Duration::from_nanos(1_234_567),

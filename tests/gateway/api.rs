@@ -6,6 +6,7 @@ mod story;
 mod table;
 mod told;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine;
@@ -96,6 +97,28 @@ impl Managed {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Answer { status, headers, json: response.json().await.unwrap_or_default() }
+    }
+
+    /// The mails of a kind, oldest first: whom each is for, its subject and its text; once there are so many.
+    async fn mails(&self, kind: &str, count: usize) -> Vec<(String, String, String)> {
+        let folder = self.world.dir.path().join("mail");
+        loop {
+            let files = std::fs::read_dir(&folder).map(|files| files.map(|file| file.unwrap().path()).collect()).unwrap_or_default();
+            let mut files: Vec<PathBuf> = files;
+            files.retain(|file| file.file_name().unwrap().to_str().unwrap().ends_with(&format!("-{kind}.eml")));
+            if files.len() < count {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            files.sort();
+            let told = files.iter().map(|file| {
+                let content = std::fs::read(file).unwrap();
+                let mail = mail_parser::MessageParser::default().parse(&content).unwrap();
+                let to = mail.to().unwrap().first().unwrap().address().unwrap().to_owned();
+                (to, mail.subject().unwrap().to_owned(), mail.body_text(0).unwrap().into_owned())
+            });
+            return told.collect();
+        }
     }
 
     /// How the data plane answers a client.

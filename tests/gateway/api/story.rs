@@ -21,10 +21,16 @@ async fn a_practice_gets_started_and_decides_who_may_go_on() {
     managed.ask(&ana, "POST /v1/practices/riverside/clients", Some(app.clone())).await.refused(409, "conflict");
     let asked = managed.ask(&ana, "POST /v1/practices/riverside/api-access/request", None).await.is(200);
     assert_eq!(asked["practice"]["api_access"], "requested");
+    let (_, subject, _) = managed.mails("access_requested", 1).await.remove(0);
+    assert_eq!(subject, "API access requested: Riverside");
     managed.ask(&ana, "POST /v1/practices/riverside/api-access/approve", None).await.refused(403, "forbidden");
     let approved = managed.ask(&operator, "POST /v1/practices/riverside/api-access/approve", None).await.is(200);
     assert_eq!(approved["practice"]["api_access"], "active");
     assert_eq!(approved["receipt"]["applied"], 1);
+
+    let (to, subject, text) = managed.mails("access_approved", 1).await.remove(0);
+    assert_eq!((to.as_str(), subject.as_str()), ("ana@riverside.test", "API access approved: Riverside"));
+    assert!(text.starts_with("Hello Ana Ruiz,") && text.contains("create an app in SigmaMD"), "{text}");
 
     // She makes an app, and copies id and secret. It works at once.
     let created = managed.ask(&ana, "POST /v1/practices/riverside/clients", Some(app)).await.is(201);
@@ -86,6 +92,13 @@ async fn a_practice_gets_started_and_decides_who_may_go_on() {
     let gone = &listed["items"][0];
     assert!(gone["revoked_at"].is_string() && gone["created_at"].is_string() && gone["scopes"] == json!(["billing"]));
     managed.ask(&ana, &format!("PATCH /v1/clients/{id}"), Some(json!({ "name": "x" }))).await.refused(409, "conflict");
+
+    // She is told of each of these things, and never a secret.
+    assert!(managed.mails("access_disabled", 1).await[0].2.contains("was turned off"));
+    let (_, subject, text) = managed.mails("secret_regenerated", 1).await.remove(0);
+    assert!(subject == "New API secret: Billing sync" && text.contains("The one before it works until"), "{text}");
+    assert!(!text.contains(rotated["client_secret"].as_str().unwrap()));
+    assert_eq!(managed.mails("client_revoked", 1).await[0].1, "API app revoked: Billing sync");
 
     // All of it is in the ledger, with who and from where.
     let ledger = managed.ask(&ana, "GET /v1/practices/riverside/audit", None).await.is(200);

@@ -111,3 +111,35 @@ async fn a_stop_in_good_order_loses_nothing() {
     let page = store.denials_page(&world.practice, &sigmagate::store::records::Viewer::Operator, None, 10).await.unwrap();
     assert_eq!(page.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_are_over_are_told_of_once_a_day_to_whoever_holds_the_client() {
+    let managed = Managed::new().await;
+    let (world, operator) = (&managed.world, managed.operator());
+    let put = |role: &str, name: &str| Some(json!({ "role": role, "email": format!("{name}@clinic.test") }));
+    managed.ask(&operator, "PUT /v1/practices/practice-1/team/admin-1", put("admin", "admin")).await.is(200);
+    managed.ask(&operator, "PUT /v1/practices/practice-1/team/member-1", put("member", "member")).await.is(200);
+    let app = |name: &str| world.apps[name].id;
+    let _ = world.lifecycle.end_secret(app("billing"), 1, &world.by).await.unwrap();
+    let _ = world.lifecycle.revoke(app("personal"), &world.by).await.unwrap();
+    for _ in 0..2 {
+        for name in ["billing", "personal"] {
+            assert_eq!(world.status("/billing", name).await, 401);
+        }
+    }
+    let mut mails = managed.mails("ended_secret_used", 2).await;
+    mails.sort();
+    let [(admin, of_app, _), (member, of_own, text)] = &mails[..] else { panic!("{mails:?}") };
+    assert_eq!((admin.as_str(), member.as_str()), ("admin@clinic.test", "member@clinic.test"));
+    assert!(of_app.starts_with("Ended API secret still in use: ") && of_app != of_own, "{of_app} {of_own}");
+    assert!(text.contains("They are refused.") && text.contains("From:     127.0.0.1"), "{text}");
+
+    // The practice is told of the refusals too, and a wrong secret is nobody's.
+    let wrong = json!({ "client": { "client_id": app("all").to_text() }, "client_secret": world.apps["billing"].secret });
+    assert_eq!(managed.status("/billing", &wrong).await, 401);
+    let admin = managed.user("admin-1", "practice-1", true);
+    let told = managed.once(&admin, "GET /v1/practices/practice-1/denials", |answer| answer["items"].as_array().unwrap().len() == 2).await;
+    for denial in told["items"].as_array().unwrap() {
+        assert_eq!((denial["reason"].as_str(), denial["client_id"].as_str()), (Some("secret_ended"), Some(&*app("billing").to_text())));
+    }
+}
