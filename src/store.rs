@@ -387,8 +387,9 @@ pub trait Store: Records {
     /// Takes note that a client has used the assertion of this digest (RFC 7523 §3, `jti`), so that nobody uses it again on
     /// any node; false if it was used already. That there is such a client is not looked at. It is remembered until `until`, and a day longer. Raises no change.
     async fn use_assertion(&self, client: ClientId, digest: [u8; 32], until: Timestamp) -> Result<bool, Error>;
-    /// Forgets revoked tokens and used assertions whose time was over a day ago, and requests that came so long ago, by the
-    /// database's clock. Feeds do it by themselves once a minute.
+    /// Forgets revoked tokens and used assertions whose time was over a day ago, requests that came so long ago, mail that was
+    /// sent or given up 30 days ago, and usage of 400 days ago, by the database's clock. Feeds do it by themselves once a
+    /// minute.
     async fn prune_tokens(&self) -> Result<(), Error>;
 
     /// How long a node may answer after it last proved itself current.

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/postgres/0003_strict.sql"),
     include_str!("../../../migrations/postgres/0004_tokens.sql"),
     include_str!("../../../migrations/postgres/0005_records.sql"),
+    include_str!("../../../migrations/postgres/0006_retention.sql"),
 ];
 
 /// The newest schema that this program knows.

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_access.sql"),
     include_str!("../../../migrations/sqlite/0002_tokens.sql"),
     include_str!("../../../migrations/sqlite/0003_records.sql"),
+    include_str!("../../../migrations/sqlite/0004_retention.sql"),
 ];
 
 /// `smgt`, at bytes 68..72 of every file of ours, so that another program's database is not taken for one.

@@ -415,6 +415,25 @@ async fn a_request_is_forgotten_after_a_day() {
 }
 
 #[tokio::test]
+async fn mail_is_forgotten_a_month_after_it_was_sent_and_usage_after_400_days() {
+    let world = World::new().await;
+    let mut conn = world.by_hand().await;
+    let mail = "INSERT INTO email_outbox (created_at, kind, practice_id, details, next_attempt_at, sent_at, given_up_at) VALUES \
+                (0, 'access_requested', 'p', '{}', 0, NULL, NULL), \
+                (0, 'access_requested', 'p', '{}', 0, unixepoch('now', '-29 days') * 1000, NULL), \
+                (0, 'access_requested', 'p', '{}', 0, unixepoch('now', '-31 days') * 1000, NULL), \
+                (0, 'access_requested', 'p', '{}', 0, NULL, unixepoch('now', '-31 days') * 1000)";
+    run_sql(&mut conn, mail).await.unwrap();
+    let today = crate::clock::Day::of(now()).0;
+    let usage = format!("INSERT INTO usage_daily (day, client_id, scope) VALUES ({}, 'c', ''), ({}, 'c', '')", today - 399, today - 402);
+    run_sql(&mut conn, &usage).await.unwrap();
+    world.store.prune_tokens().await.unwrap();
+    let mails: Vec<i64> = sqlx::query_scalar("SELECT id FROM email_outbox ORDER BY id").fetch_all(&mut conn).await.unwrap();
+    let days: Vec<i32> = sqlx::query_scalar("SELECT day FROM usage_daily").fetch_all(&mut conn).await.unwrap();
+    assert_eq!((mails, days), (vec![1, 2], vec![today - 399]));
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_used_is_an_error_that_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -425,7 +444,7 @@ async fn a_file_that_cannot_be_used_is_an_error_that_says_what_to_do() {
     assert!(!dir.path().join("new.db").exists());
     assert!(message(SqliteStore::open("sqlite::memory:", true).await).contains("names no database file"));
     std::fs::write(path("empty.db"), "").unwrap();
-    assert!(open("empty.db", false).await.contains("schema 0 of 3: run `sigmagate migrate`"));
+    assert!(open("empty.db", false).await.contains("schema 0 of 4: run `sigmagate migrate`"));
     std::fs::write(path("text.db"), "To whom it may concern").unwrap();
     assert!(open("text.db", true).await.contains("is not a SQLite database"));
     let mut foreign = open::options(Path::new(&path("foreign.db")), BUSY).create_if_missing(true).connect().await.unwrap();
@@ -445,7 +464,7 @@ async fn a_newer_a_damaged_and_a_locked_database_are_refused() {
     let mut conn = world.by_hand().await;
     run_sql(&mut conn, "PRAGMA user_version = 99").await.unwrap();
     assert!(message(world.reopen(true).await).contains("use the newer sigmagate"));
-    run_sql(&mut conn, "PRAGMA user_version = 3; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    run_sql(&mut conn, "PRAGMA user_version = 4; PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
     conn.close().await.unwrap();
     world.reopen(false).await.unwrap().close().await;
     let mut bytes = std::fs::read(world.path()).unwrap();

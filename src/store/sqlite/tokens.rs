@@ -13,6 +13,9 @@ const AT_A_TIME: u32 = 1000;
 
 /// A day before now, in the very words of the triggers that keep what is younger.
 const A_DAY_AGO: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - 86400000";
+const A_MONTH_AGO: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) - 2592000000";
+/// The first day (UTC) whose usage is kept.
+const THE_FIRST_DAY: &str = "CAST(julianday('now') - 2440587.5 AS INTEGER) - 400";
 
 impl SqliteStore {
     pub(super) async fn list_signing_keys(&self) -> Result<Vec<StoredKey>, Error> {
@@ -98,12 +101,14 @@ pub(super) async fn insert_revoked_token(conn: &mut SqliteConnection, token: &Re
 /// Forgets some of what nobody needs any more; whether there may be more of it.
 pub(super) async fn forget(conn: &mut SqliteConnection) -> Result<bool, Error> {
     let mut full = false;
-    for (table, key, end) in [
-        ("revoked_tokens", "token_id", "expires_at"),
-        ("used_assertions", "client_id, digest", "until"),
-        ("idempotency_keys", "caller, key_digest", "created_at"),
+    for (table, key, end, than) in [
+        ("revoked_tokens", "token_id", "expires_at", A_DAY_AGO),
+        ("used_assertions", "client_id, digest", "until", A_DAY_AGO),
+        ("idempotency_keys", "caller, key_digest", "created_at", A_DAY_AGO),
+        ("email_outbox", "id", "coalesce(sent_at, given_up_at)", A_MONTH_AGO),
+        ("usage_daily", "day, client_id, scope", "day", THE_FIRST_DAY),
     ] {
-        let over = format!("SELECT {key} FROM {table} WHERE {end} < {A_DAY_AGO} LIMIT {AT_A_TIME}");
+        let over = format!("SELECT {key} FROM {table} WHERE {end} < {than} LIMIT {AT_A_TIME}");
         // Asking takes no lock, and there is mostly nothing.
         if sqlx::query(AssertSqlSafe(over.as_str())).fetch_optional(&mut *conn).await?.is_some() {
             let delete = format!("DELETE FROM {table} WHERE ({key}) IN ({over})");

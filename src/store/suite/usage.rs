@@ -16,6 +16,9 @@ fn used(of: &Client, generation: u32, at: i64, address: &str) -> SecretUse {
 pub(super) async fn usage_adds_up_and_is_shown_to_whom_it_concerns(store: Arc<dyn Store>) {
     let all = populated(&*store).await;
     let p = practice_id("p");
+    // What is old is forgotten.
+    let second = Day::of(now()).0;
+    let first = second - 1;
     let (mut feed, head) = follow(&*store).await;
     store.add_usage(&[], &[]).await.unwrap();
     let unknown = client(None).client;
@@ -29,10 +32,10 @@ pub(super) async fn usage_adds_up_and_is_shown_to_whom_it_concerns(store: Arc<dy
             } else {
                 all.rotate_left(middle);
             }
-            let mut deltas = vec![delta(20_000, &unknown, None, 1)];
+            let mut deltas = vec![delta(first, &unknown, None, 1)];
             for client in &all {
-                deltas.extend([delta(20_001, client, Some("billing"), 2), delta(20_000, client, None, 1)]);
-                deltas.push(delta(20_001, client, Some("billing"), 3));
+                deltas.extend([delta(second, client, Some("billing"), 2), delta(first, client, None, 1)]);
+                deltas.push(delta(second, client, Some("billing"), 3));
             }
             for _ in 0..5 {
                 store.add_usage(&deltas, &[used(&unknown, 1, 1, "192.0.2.1")]).await.unwrap();
@@ -58,17 +61,17 @@ pub(super) async fn usage_adds_up_and_is_shown_to_whom_it_concerns(store: Arc<dy
             .collect();
         seen.sort_unstable();
         let found: Vec<_> = rows.iter().map(|row| (row.day, row.client)).collect();
-        let want: Vec<_> = days(20_000, 20_001).into_iter().flat_map(|day| seen.iter().map(move |id| (day, *id))).collect();
+        let want: Vec<_> = days(first, second).into_iter().flat_map(|day| seen.iter().map(move |id| (day, *id))).collect();
         assert_eq!(found, want, "{who}");
         for row in &rows {
-            let first = row.day == Day(20_000);
-            assert_eq!(row.scope.as_ref().map(crate::scope::ScopeToken::as_str), if first { None } else { Some("billing") });
-            assert_eq!((row.requests, row.refused), if first { (20, 20) } else { (100, 40) });
+            let earlier = row.day == Day(first);
+            assert_eq!(row.scope.as_ref().map(crate::scope::ScopeToken::as_str), if earlier { None } else { Some("billing") });
+            assert_eq!((row.requests, row.refused), if earlier { (20, 20) } else { (100, 40) });
         }
     }
-    let of_one = store.usage(&p, &Viewer::Operator, Day(20_001), Day(i32::MAX), Some(all[0].id)).await.unwrap();
-    assert_eq!((of_one.len(), of_one[0].client, of_one[0].day.to_string().as_str()), (1, all[0].id, "2024-10-05"));
-    assert_eq!(store.usage(&p, &Viewer::Operator, Day(i32::MIN), Day(19_999), None).await.unwrap(), []);
+    let of_one = store.usage(&p, &Viewer::Operator, Day(second), Day(i32::MAX), Some(all[0].id)).await.unwrap();
+    assert_eq!((of_one.len(), of_one[0].client, of_one[0].day), (1, all[0].id, Day(second)));
+    assert_eq!(store.usage(&p, &Viewer::Operator, Day(i32::MIN), Day(first - 1), None).await.unwrap(), []);
     assert_eq!(store.usage(&p, &Viewer::Operator, Day(0), Day(99_999), Some(all[1].id)).await.unwrap(), [], "it is personal");
     assert_eq!(store.usage(&practice_id("q"), &Viewer::Operator, Day(0), Day(99_999), None).await.unwrap(), []);
 }

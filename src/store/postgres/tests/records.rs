@@ -150,6 +150,25 @@ async fn a_request_is_forgotten_after_a_day() {
 }
 
 #[tokio::test]
+async fn mail_is_forgotten_a_month_after_it_was_sent_and_usage_after_400_days() {
+    let server = Postgres::start(&[]);
+    let (_, mut owner, serving, _) = by_role(&server).await;
+    let mail = "INSERT INTO gateway.email_outbox (kind, practice_id, details, sent_at, given_up_at) VALUES \
+                ('access_requested', 'p', '{}', NULL, NULL), \
+                ('access_requested', 'p', '{}', now() - interval '29 days', NULL), \
+                ('access_requested', 'p', '{}', now() - interval '31 days', NULL), \
+                ('access_requested', 'p', '{}', NULL, now() - interval '31 days')";
+    sql(&mut owner, mail).await.unwrap();
+    let usage = "INSERT INTO gateway.usage_daily (day, client_id, scope) VALUES \
+                 ((now() AT TIME ZONE 'UTC')::date - 399, 'c', ''), ((now() AT TIME ZONE 'UTC')::date - 402, 'c', '')";
+    sql(&mut owner, usage).await.unwrap();
+    serving.prune_tokens().await.unwrap();
+    let left = "SELECT ARRAY(SELECT id FROM gateway.email_outbox ORDER BY id) = '{1,2}' AND \
+                (SELECT count(*) = 1 AND max(day) = (now() AT TIME ZONE 'UTC')::date - 399 FROM gateway.usage_daily)";
+    assert!(sqlx::query_scalar::<_, bool>(left).fetch_one(&mut owner).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_gateway_counts_and_management_reads_it() {
     let server = Postgres::start(&[]);
     let (url, _, serving, managing) = by_role(&server).await;
