@@ -50,6 +50,8 @@ pub struct Metrics {
     lease: Gauge,
     lease_source: Mutex<Option<Source<f64>>>,
     active_source: Mutex<Option<Source<(usize, usize)>>>,
+    untold: IntCounter,
+    untold_source: Mutex<Option<Source<u64>>>,
     generation: IntGauge,
     last_reload: IntGauge,
     reloads: [IntCounter; 2],
@@ -115,6 +117,11 @@ impl Metrics {
             ),
             lease_source: Mutex::new(None),
             active_source: Mutex::new(None),
+            untold: counter(
+                "sigmagate_denials_untold_total",
+                "Refusals that are counted but not told of one by one, since there were more than 2000 within 5 seconds.",
+            ),
+            untold_source: Mutex::new(None),
             generation: gauge("sigmagate_config_generation", "How many route maps have been taken up."),
             last_reload: gauge("sigmagate_config_last_reload_timestamp_seconds", "When the route map in force was taken up."),
             reloads: ["ok", "refused"].map(|result| reloads.with_label_values(&[result])),
@@ -223,6 +230,11 @@ impl Metrics {
         *self.active_source.lock() = Some(Box::new(source));
     }
 
+    /// Where the refusals that are not told of are read when the metrics are. Their number must not become less.
+    pub fn set_untold_source(&self, source: impl Fn() -> u64 + Send + Sync + 'static) {
+        *self.untold_source.lock() = Some(Box::new(source));
+    }
+
     /// The keys of a trusted issuer were fetched, or were to be.
     pub fn keys_fetched(&self, issuer: &str, fetched: Fetched) {
         self.tokens.fetched(issuer, fetched);
@@ -243,6 +255,9 @@ impl Metrics {
             let (connections, requests) = active();
             self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
             self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        }
+        if let Some(untold) = &*self.untold_source.lock() {
+            self.untold.inc_by(untold().saturating_sub(self.untold.get()));
         }
         self.heartbeats.read();
         self.process.read();

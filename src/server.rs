@@ -166,6 +166,8 @@ impl Server {
         let pepper = gateway.store.secret_pepper.clone();
         let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, pepper.clone(), Arc::clone(&bearers)));
         let tally = Arc::new(Tally::new(Arc::clone(&replica)));
+        let untold = Arc::clone(&tally);
+        metrics.set_untold_source(move || untold.untold());
         let access_log = gateway.telemetry.access_log.then(|| AccessLog::stdout(Arc::clone(&metrics)));
         let observer = Arc::new(Observer::new(Arc::clone(&metrics), access_log, Arc::clone(&tally)));
         let reloader = Reloader::new(

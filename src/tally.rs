@@ -233,3 +233,67 @@ impl Recorder for Tally {
         count.refused += u64::from(refused);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::TierNames;
+    use crate::scope::ScopeRegistry;
+
+    const DAY: i64 = 24 * 60 * 60 * 1000;
+
+    fn tally() -> Tally {
+        Tally::new(Arc::new(Replica::new(Arc::new(ScopeRegistry::default()), Arc::new(TierNames::default()))))
+    }
+
+    /// A request with a secret that is over.
+    fn refused(at: i64, client: ClientId) -> Record<'static> {
+        Record {
+            at: Timestamp(at),
+            request_id: "r",
+            peer: "192.0.2.1".parse().unwrap(),
+            version: "HTTP/1.1",
+            method: "GET",
+            path: "/billing",
+            route: None,
+            practice: Some("p"),
+            client: Some(client),
+            user: None,
+            owner: None,
+            generation: None,
+            ended: Some(1),
+            outcome: "secret_ended",
+            status: 401,
+            latency: Duration::ZERO,
+            request_bytes: 0,
+            response_bytes: 0,
+        }
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_counted_and_not_told_of_one_by_one() {
+        let (tally, client) = (tally(), ClientId::from_random([b'1'; 20]));
+        for _ in 0..DENIALS + 3 {
+            tally.record(&refused(0, client));
+        }
+        let batch = tally.take();
+        assert_eq!((batch.denials.len(), tally.untold()), (DENIALS, 3));
+        assert_eq!(batch.usage[0].refused, 2003);
+        tally.record(&refused(0, client));
+        assert_eq!((tally.take().denials.len(), tally.untold()), (1, 3));
+    }
+
+    #[test]
+    fn a_secret_that_is_over_is_told_of_once_a_day() {
+        let (tally, one, other) = (tally(), ClientId::from_random([b'1'; 20]), ClientId::from_random([b'2'; 20]));
+        let told = |at, client| {
+            tally.record(&refused(at, client));
+            tally.record(&refused(at + 1, client));
+            tally.take().ended.iter().map(|used| (used.client, used.at.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(0, one), [(one, 1)], "the last of a batch");
+        assert_eq!(told(5, one), []);
+        assert_eq!(told(5, other), [(other, 6)]);
+        assert_eq!(told(DAY, one), [(one, DAY + 1)]);
+    }
+}

@@ -1,5 +1,27 @@
 //! The management API through its own listener: who may do what, and what it does to requests on the other one.
 
+/// Runs stories on one store and on the other.
+macro_rules! on_both_stores {
+    ($($story:ident),+ $(,)?) => {
+        on_both_stores!(sqlite, Sqlite, "", $($story),+);
+        on_both_stores!(postgres, Postgres, "", $($story),+);
+    };
+    ($settings:expr => $($story:ident),+ $(,)?) => {
+        on_both_stores!(sqlite, Sqlite, $settings, $($story),+);
+        on_both_stores!(postgres, Postgres, $settings, $($story),+);
+    };
+    ($module:ident, $database:ident, $settings:expr, $($story:ident),+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $story() {
+                    super::$story($crate::api::Managed::on($crate::support::Database::$database, $settings).await).await;
+                }
+            )+
+        }
+    };
+}
+
 mod inputs;
 mod rules;
 mod story;
@@ -17,7 +39,7 @@ use sigmagate::cache::KeyRing;
 use sigmagate::clock::now;
 use sigmagate::token::{MANAGEMENT_TOKEN_TYPE, Manager, MasterKey};
 
-use crate::support::{ROUTES, World};
+use crate::support::{Database, ROUTES, World};
 
 const MASTER_KEY: [u8; 32] = [7; 32];
 
@@ -54,14 +76,10 @@ impl Answer {
 }
 
 impl Managed {
-    async fn new() -> Self {
-        Self::with("").await
-    }
-
-    /// One with more settings.
-    async fn with(settings: &str) -> Self {
+    /// One on a store, with more settings.
+    async fn on(database: Database, settings: &str) -> Self {
         let key = STANDARD.encode(MASTER_KEY);
-        let world = World::with(&format!("{settings}[oauth]\nmaster_key = \"{key}\"\n"), ROUTES).await;
+        let world = World::on(database, &format!("{settings}[oauth]\nmaster_key = \"{key}\"\n"), ROUTES).await;
         let keys = world.lifecycle.store().signing_keys().await.unwrap();
         Self { world, ring: KeyRing::opened(keys, &MasterKey::parse(&key).unwrap()) }
     }

@@ -12,6 +12,9 @@ mod issuers;
 mod logs;
 mod management;
 mod oauth;
+#[path = "../support/postgres.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod postgres;
 mod process;
 mod raw;
 mod serve;

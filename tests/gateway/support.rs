@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -16,10 +16,12 @@ use sigmagate::id::{ClientId, PracticeId, UserId};
 use sigmagate::lifecycle::{Issued, Lifecycle, NewClientRequest};
 use sigmagate::scope::ScopeRegistry;
 use sigmagate::server::Server;
-use sigmagate::store::{Actor, SqliteStore, Store};
+use sigmagate::store::{self, Actor};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::postgres::Postgres;
 
 /// What the upstream saw of one request.
 #[derive(Clone, Debug)]
@@ -82,8 +84,19 @@ pub struct App {
     pub secret: String,
 }
 
+/// One server for the databases of all tests.
+static SERVER: LazyLock<Postgres> = LazyLock::new(|| Postgres::start(&[]));
+
+/// Where a world keeps things.
+#[derive(Clone, Copy, Debug)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
 pub struct World {
     pub dir: TempDir,
+    database: String,
     pub server: Option<Server>,
     pub lifecycle: Lifecycle,
     pub upstream: Upstream,
@@ -161,6 +174,11 @@ impl World {
 
     /// A world whose `gateway.toml` has these lines too.
     pub async fn with(settings: &str, routes: &str) -> Self {
+        Self::on(Database::Sqlite, settings, routes).await
+    }
+
+    /// A world on one store or the other.
+    pub async fn on(database: Database, settings: &str, routes: &str) -> Self {
         sigmagate::tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         let upstream = Upstream::default();
@@ -169,23 +187,27 @@ impl World {
         drop(held);
         let routes = routes.replace("CORE", &core.to_string()).replace("DOWN", &down.to_string());
         std::fs::write(dir.path().join("routes.toml"), routes).unwrap();
-        let database = dir.path().join("gateway.db");
+        let (database, mail) = match database {
+            Database::Sqlite => (format!("sqlite://{}", dir.path().join("gateway.db").display()), ""),
+            // As beside a file, so that mail is found in the same place.
+            Database::Postgres => (tokio::task::spawn_blocking(|| SERVER.database()).await.unwrap(), "[mail]\nfolder = \"mail\"\n"),
+        };
         let listeners = if settings.contains("[[listeners]]") { "" } else { "[[listeners]]\naddress = \"127.0.0.1:0\"\n" };
         let text = format!(
-            "{listeners}[management]\naddress = \"127.0.0.1:0\"\n[store]\nurl = \"sqlite://{}\"\n[telemetry]\naccess_log = false\n{}",
-            database.display(),
+            "{listeners}[management]\naddress = \"127.0.0.1:0\"\n[store]\nurl = \"{database}\"\n[telemetry]\naccess_log = false\n{mail}{}",
             settings.replace("DIR", &dir.path().display().to_string()),
         );
         std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
         let sources = Sources { gateway: Some(dir.path().join("gateway.toml")), routes: dir.path().join("routes.toml") };
         let registry = Arc::new(ScopeRegistry::default());
         let config = config::load(&sources, std::iter::empty(), &registry).unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&format!("sqlite://{}", database.display()), true).await.unwrap());
+        let store = store::open(&database, &config.gateway.store.fleet, true).await.unwrap();
         let lifecycle = Lifecycle::new(Arc::clone(&store), config.gateway.store.secret_pepper.clone());
         let server = Server::start(config, &sources, registry, store).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().http1_only().build().unwrap();
         let mut world = Self {
             dir,
+            database,
             server: Some(server),
             lifecycle,
             upstream,
@@ -270,7 +292,7 @@ impl World {
     }
 
     pub fn database_url(&self) -> String {
-        format!("sqlite://{}", self.dir.path().join("gateway.db").display())
+        self.database.clone()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -6,9 +6,15 @@ use sigmagate::token::Manager;
 
 use super::Managed;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_request_is_said() {
-    let managed = Managed::new().await;
+on_both_stores!(
+    what_is_wrong_with_a_request_is_said,
+    an_edit_is_for_the_client_that_was_looked_at,
+    a_list_is_read_page_by_page_without_a_gap,
+    a_request_that_comes_twice_is_carried_out_once,
+    a_whole_team_is_taken_in_with_an_answer_for_each,
+);
+
+async fn what_is_wrong_with_a_request_is_said(managed: Managed) {
     let operator = managed.operator();
     let (clients, client) = ("POST /v1/practices/practice-1/clients", format!("/v1/clients/{}", managed.world.apps["billing"].id));
     let (patch, secrets) = (format!("PATCH {client}"), format!("POST {client}/secrets"));
@@ -67,9 +73,7 @@ async fn what_is_wrong_with_a_request_is_said() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_edit_is_for_the_client_that_was_looked_at() {
-    let managed = Managed::new().await;
+async fn an_edit_is_for_the_client_that_was_looked_at(managed: Managed) {
     let operator = managed.operator();
     let id = managed.world.apps["billing"].id;
     let (get, patch) = (format!("GET /v1/clients/{id}"), format!("PATCH /v1/clients/{id}"));
@@ -96,9 +100,7 @@ async fn an_edit_is_for_the_client_that_was_looked_at() {
     assert_eq!(managed.world.status("/patients", "billing").await, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_is_read_page_by_page_without_a_gap() {
-    let managed = Managed::new().await;
+async fn a_list_is_read_page_by_page_without_a_gap(managed: Managed) {
     let operator = managed.operator();
     let line = "GET /v1/practices/practice-1/clients";
     let whole = managed.ask(&operator, line, None).await.is(200);
@@ -120,9 +122,7 @@ async fn a_list_is_read_page_by_page_without_a_gap() {
     assert_eq!((read, pages), (ids(&whole), 3));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_comes_twice_is_carried_out_once() {
-    let managed = Managed::new().await;
+async fn a_request_that_comes_twice_is_carried_out_once(managed: Managed) {
     let (operator, other) = (managed.operator(), managed.token(&Manager::Operator { name: "else".into() }));
     let line = "POST /v1/practices/practice-1/clients";
     let app = |name: &str| Some(json!({ "name": name, "scopes": ["billing"] }));
@@ -156,9 +156,7 @@ async fn a_request_that_comes_twice_is_carried_out_once() {
     assert_eq!((count().await, all.iter().filter(|answer| answer.json["client_secret"].is_string()).count()), (before + 1, 1));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_whole_team_is_taken_in_with_an_answer_for_each() {
-    let managed = Managed::new().await;
+async fn a_whole_team_is_taken_in_with_an_answer_for_each(managed: Managed) {
     let (world, operator) = (&managed.world, managed.operator());
     world.lifecycle.put_practice(&"practice-2".parse().unwrap(), "Other", &world.by).await.unwrap();
     world.lifecycle.put_user(&"practice-2".parse().unwrap(), &"theirs".parse().unwrap(), Role::Member, &world.by).await.unwrap();

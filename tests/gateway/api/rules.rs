@@ -6,6 +6,8 @@ use sigmagate::entity::Role;
 
 use super::Managed;
 
+on_both_stores!(nobody_reaches_anything_without_a_management_token, what_somebody_may_not_see_is_not_there,);
+
 /// Every path and method that the document tells of, with ids that could be.
 fn every() -> Vec<String> {
     let document = serde_json::to_value(admin::document()).unwrap();
@@ -26,9 +28,7 @@ fn every() -> Vec<String> {
     lines
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_reaches_anything_without_a_management_token() {
-    let managed = Managed::new().await;
+async fn nobody_reaches_anything_without_a_management_token(managed: Managed) {
     let world = &managed.world;
     let access = {
         let form = [("grant_type", "client_credentials")];
@@ -61,9 +61,7 @@ async fn nobody_reaches_anything_without_a_management_token() {
     assert_eq!(answer.status(), 401);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_somebody_may_not_see_is_not_there() {
-    let managed = Managed::new().await;
+async fn what_somebody_may_not_see_is_not_there(managed: Managed) {
     let world = &managed.world;
     let (practice, by) = (&world.practice, &world.by);
     for (id, role) in [("admin-1", Role::Admin), ("admin-2", Role::Admin)] {

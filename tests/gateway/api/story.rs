@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::Managed;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_practice_gets_started_and_decides_who_may_go_on() {
-    let managed = Managed::new().await;
+on_both_stores!(a_practice_gets_started_and_decides_who_may_go_on,);
+
+async fn a_practice_gets_started_and_decides_who_may_go_on(managed: Managed) {
     let operator = managed.operator();
     // SigmaMD tells of a practice and its people.
     managed.ask(&operator, "PUT /v1/practices/riverside", Some(json!({ "name": "Riverside" }))).await.is(200);

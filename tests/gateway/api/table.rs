@@ -11,6 +11,9 @@ use sigmagate::store::ClientEdit;
 use super::Managed;
 use crate::support::MANY_FAILURES;
 
+// Many of the keys do not work, and that is no attack.
+on_both_stores!(super::MANY_FAILURES => whoever_does_whatever_whenever_is_answered_as_the_table_says);
+
 /// practice, toggle of the caller, role of the caller, whose client, its state, action: the status. The first row counts;
 /// `*` is anything, `|` between what may be.
 const TABLE: &str = "
@@ -75,10 +78,7 @@ impl Practice<'_> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_whatever_whenever_is_answered_as_the_table_says() {
-    // Many of the keys do not work, and that is no attack.
-    let managed = Managed::with(MANY_FAILURES).await;
+async fn whoever_does_whatever_whenever_is_answered_as_the_table_says(managed: Managed) {
     let (lifecycle, by) = (&managed.world.lifecycle, &managed.world.by);
     let mut cells = 0;
     for practice in ["none", "requested", "active", "disabled"] {
