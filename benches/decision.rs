@@ -23,7 +23,7 @@ use sigmagate::limit::{Tier, TierNames};
 use sigmagate::route::{Method, MethodSet, Requirement, Route, RouteTable};
 use sigmagate::scope::{ScopeRegistry, ScopeToken};
 use sigmagate::store::Snapshot;
-use sigmagate::token::{AccessToken, Algorithm, Issuer, KeySet, KeySource, MasterKey, Means, SigningKey};
+use sigmagate::token::{AccessToken, Algorithm, Issuer, KeySet, KeySource, MasterKey, Means, SigningKey, Trust};
 use sigmagate::upstream::{Server, Upstream};
 
 fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
@@ -59,16 +59,18 @@ fn issuer(key: &SigningKey) -> Issuer {
     let mut keys = KeySet::default();
     keys.add(key.public().clone()).expect("one key");
     Issuer {
-        name: "https://login.test".into(),
-        keys: KeySource::Set(Arc::new(keys)),
-        audiences: vec!["https://api.test".into()],
-        algorithms: vec![Algorithm::EdDsa],
+        trust: Trust {
+            name: "https://login.test".into(),
+            keys: KeySource::Set(Arc::new(keys)),
+            audiences: vec!["https://api.test".into()],
+            algorithms: vec![Algorithm::EdDsa],
+            leeway: Duration::ZERO,
+            refresh: Duration::from_secs(300),
+        },
         client_claim: None,
         practice_claim: Some("practice".into()),
         user_claim: None,
         scope_claim: "scope".into(),
-        leeway: Duration::ZERO,
-        refresh: Duration::from_secs(300),
     }
 }
 

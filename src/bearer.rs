@@ -3,9 +3,11 @@
 //! What is remembered is who somebody is, never what was decided: [`Bearer::stands`] asks the live state on every use.
 
 mod holder;
+mod managers;
 mod trusted;
 
 pub use holder::{Bearer, Origin};
+pub use managers::Managers;
 pub use trusted::{SignedBy, Trusted, Wanted};
 
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use crate::clock::{self, Timestamp};
 use crate::id::KeyId;
 use crate::jwks::Remote;
 use crate::scope::ScopeRegistry;
-use crate::token::{ACCESS_TOKEN_TYPE, AccessToken, Algorithm, Claims, Compact, Expected, Invalid, Issuer, Spoken, verify};
+use crate::token::{ACCESS_TOKEN_TYPE, AccessToken, Algorithm, Claims, Compact, Expected, Invalid, Issuer, Spoken, Trust, verify};
 use holder::{Holder, Narrowed};
 
 /// How far the clocks of the nodes may be apart: a token of ours is good for so much longer, and may be from so far ahead.
@@ -64,6 +66,24 @@ pub enum Unread {
     KeyWanted(Wanted),
 }
 
+impl Unread {
+    /// Whether nobody can tell, since no key of its issuer could be fetched yet.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::KeyWanted(wanted) if !wanted.has_keys)
+    }
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::KeyWanted(_) if self.is_unavailable() => f.write_str("no key of its issuer could be fetched yet"),
+            Self::KeyWanted(_) => f.write_str("it is signed by a key that its issuer does not have"),
+        }
+    }
+}
+
 impl From<Invalid> for Unread {
     fn from(invalid: Invalid) -> Self {
         Self::Invalid(invalid)
@@ -75,9 +95,9 @@ impl From<Unread> for Denial {
     fn from(unread: Unread) -> Self {
         match unread {
             Unread::Invalid(invalid) => Self::CredentialInvalid(invalid.into()),
-            Unread::KeyWanted(wanted) if wanted.has_keys => Self::CredentialInvalid(CredentialFault::UntrustedToken),
             // That its issuer does not answer is not the fault of the one who calls.
-            Unread::KeyWanted(_) => Self::Unavailable,
+            Unread::KeyWanted(_) if unread.is_unavailable() => Self::Unavailable,
+            Unread::KeyWanted(_) => Self::CredentialInvalid(CredentialFault::UntrustedToken),
         }
     }
 }
@@ -114,11 +134,11 @@ impl Bearers {
 
     /// Trusts these issuers and no others, from now on and for what has begun. Keys that come from the same place as before
     /// are kept. `follow` makes what fetches the keys of one, which is then run on the runtime of the caller.
-    pub fn trust(&self, issuers: &[Arc<Issuer>], follow: impl Fn(&Issuer, &Arc<str>) -> Arc<Remote>) {
+    pub fn trust(&self, issuers: &[Arc<Issuer>], follow: impl Fn(&Trust, &Arc<str>) -> Arc<Remote>) {
         let before = self.trusted.load_full();
         let now: Vec<_> = issuers
             .iter()
-            .map(|issuer| match before.iter().find(|trusted| trusted.issuer().name == issuer.name) {
+            .map(|issuer| match before.iter().find(|trusted| trusted.issuer().trust.name == issuer.trust.name) {
                 Some(same) if same.issuer() == issuer => Arc::clone(same),
                 other => Arc::new(Trusted::new(Arc::clone(issuer), other.map(|other| &**other), &follow)),
             })
@@ -195,7 +215,7 @@ impl Bearers {
         }
         // Only to find the keys by: whether it is true the signature says.
         let claimed = compact.claimed("iss").ok_or(Invalid::Issuer)?;
-        let issuer = trusted.iter().find(|trusted| *trusted.issuer().name == *claimed).ok_or(Invalid::Issuer)?;
+        let issuer = trusted.iter().find(|trusted| *trusted.issuer().trust.name == *claimed).ok_or(Invalid::Issuer)?;
         self.verify_trusted(token, &compact, issuer, now)
     }
 
@@ -218,14 +238,7 @@ impl Bearers {
 
     fn verify_trusted(&self, text: &Token, compact: &Compact<'_>, trusted: &Arc<Trusted>, now: Timestamp) -> Result<Bearer, Unread> {
         let issuer = trusted.issuer();
-        let keys = trusted.keys();
-        let want = |invalid| trusted.want(keys.as_ref()).map_or(Unread::Invalid(invalid), Unread::KeyWanted);
-        let Some(set) = &keys else { return Err(want(Invalid::UnknownKey)) };
-        let verified = match verify(compact, set, &issuer.algorithms) {
-            Err(Invalid::UnknownKey) if compact.kid().is_some() => return Err(want(Invalid::UnknownKey)),
-            verified => verified?,
-        };
-        let key = SignedBy::new(Arc::clone(set), compact.kid()).ok_or(Invalid::UnknownKey)?;
+        let (verified, key) = trusted.keys().verify(compact, &issuer.trust.algorithms)?;
         let Spoken { client, practice, user, scopes, expires_at, issued_at } = issuer.read(&verified, now)?;
         let mut scopes = scopes;
         if client.is_none() {
@@ -244,7 +257,7 @@ impl Bearers {
             scopes: Narrowed::new(&scopes, &self.registry),
             issued_at,
             expires_at,
-            leeway: issuer.leeway,
+            leeway: issuer.trust.leeway,
         })
     }
 

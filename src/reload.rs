@@ -16,7 +16,7 @@ use crate::jwks::{Fetched, Fetcher, Remote};
 use crate::metrics::Metrics;
 use crate::scope::ScopeRegistry;
 use crate::telemetry::Observer;
-use crate::token::Issuer;
+use crate::token::Trust;
 
 /// How long a file must be left alone before it is read: an editor may write it in several steps.
 const QUIET: Duration = Duration::from_millis(30);
@@ -136,7 +136,7 @@ impl Reloader {
 
 impl Reloader {
     /// What fetches the keys of an issuer. When they change, whatever was begun with a token of it is asked about again.
-    fn follow(&self, issuer: &Issuer, url: &Arc<str>) -> Arc<Remote> {
+    pub fn follow(&self, issuer: &Trust, url: &Arc<str>) -> Arc<Remote> {
         let (name, metrics, replica) = (Arc::clone(&issuer.name), Arc::clone(&self.metrics), Arc::clone(self.gate.replica()));
         let observer = Arc::new(move |fetched| {
             metrics.keys_fetched(&name, fetched);

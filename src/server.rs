@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::admin;
-use crate::bearer::{Bearers, Own};
+use crate::bearer::{Bearers, Managers, Own};
 use crate::cache::{Entries, Replica};
 use crate::canary::{self, Canary};
 use crate::config::{self, Config, Limits, Listener, Sources};
@@ -34,6 +34,7 @@ use crate::scope::ScopeRegistry;
 use crate::store::{self, Actor, Store};
 use crate::tally::Tally;
 use crate::telemetry::{AccessLog, Observer};
+use crate::token::Trust;
 use signals::Asked;
 pub use signals::Signals;
 use workers::Workers;
@@ -259,7 +260,9 @@ impl Server {
             reloading.reload().map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
             Ok(reloading.generation())
         });
-        let api = admin::Api::new(management_lifecycle, Arc::clone(&gate), reload).with_changed(move || mailer.nudge());
+        let follow = |trust: &Trust, url: &Arc<str>| reloader.follow(trust, url);
+        let managers = Managers::new(Arc::clone(&replica), &gateway.management_issuers, follow);
+        let api = admin::Api::new(management_lifecycle, Arc::clone(&gate), managers, reload).with_changed(move || mailer.nudge());
         let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()), api);
         let admin = tokio::spawn(async move {
             let stopped = async {

@@ -17,10 +17,10 @@ mod signing;
 pub use access_token::{ACCESS_TOKEN_TYPE, AccessToken, Means};
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{Claims, Expected};
-pub use issuer::{Issuer, KeySource, Spoken};
+pub use issuer::{Issuer, KeySource, Spoken, Trust};
 pub use jws::{Compact, MAX_LENGTH, Verified, verify};
 pub use key::{KeySet, MalformedKey, PublicKey};
-pub use management::{MANAGEMENT_AUDIENCE, MANAGEMENT_ISSUER, MANAGEMENT_TOKEN_TYPE, Manager};
+pub use management::{MANAGEMENT_AUDIENCE, MANAGEMENT_ISSUER, MANAGEMENT_TOKEN_TYPE, ManagementIssuer, Manager};
 pub use sealed::{MalformedMasterKey, MasterKey, NotSealedWithThis};
 pub use signing::{SigningKey, Unsignable};
 

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{caller, clients, config, denials, idempotency, ledger, me, practices, sync, team, usage};
-use crate::cache::Replica;
+use crate::bearer::Managers;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
 use crate::store::Store;
@@ -28,24 +28,17 @@ pub type Reload = Arc<dyn Fn() -> Result<u64, Vec<String>> + Send + Sync>;
 pub struct Api {
     pub(super) store: Arc<dyn Store>,
     pub(super) lifecycle: Lifecycle,
-    pub(super) replica: Arc<Replica>,
     pub(super) gate: Arc<Gate>,
+    pub(super) managers: Managers,
     pub(super) reload: Reload,
     changed: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Api {
-    /// An API over this life cycle, whose callers show keys of this gate's replica.
+    /// An API over this life cycle, for whom these say who they are.
     #[must_use]
-    pub fn new(lifecycle: Lifecycle, gate: Arc<Gate>, reload: Reload) -> Self {
-        Self {
-            store: Arc::clone(lifecycle.store()),
-            lifecycle,
-            replica: Arc::clone(gate.replica()),
-            gate,
-            reload,
-            changed: Box::new(|| ()),
-        }
+    pub fn new(lifecycle: Lifecycle, gate: Arc<Gate>, managers: Managers, reload: Reload) -> Self {
+        Self { store: Arc::clone(lifecycle.store()), lifecycle, gate, managers, reload, changed: Box::new(|| ()) }
     }
 
     /// Calls `changed` after each request that may have changed something, for whoever waits for that.

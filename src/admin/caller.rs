@@ -12,18 +12,11 @@ use axum::response::{IntoResponse, Response};
 
 use super::api::Api;
 use super::problem::Problem;
-use crate::bearer::LEEWAY;
-use crate::clock;
 use crate::entity::{Client, Role};
 use crate::id::{PracticeId, UserId};
 use crate::store::records::Viewer;
 use crate::store::{self, Actor};
-use crate::token::{
-    Algorithm, Claims, Compact, Expected, Invalid, MANAGEMENT_AUDIENCE, MANAGEMENT_ISSUER, MANAGEMENT_TOKEN_TYPE, Manager, verify,
-};
-
-/// What our own keys sign by.
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::EdDsa, Algorithm::Es256];
+use crate::token::Manager;
 
 /// Who calls, and from where.
 #[derive(Clone, Debug)]
@@ -136,9 +129,14 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 async fn caller(api: &Api, peer: SocketAddr, token: &[u8]) -> Result<Caller, Problem> {
-    let manager = manager(api, token).map_err(|why| {
-        tracing::info!(%peer, %why, "a management token is refused");
-        Problem::unauthenticated()
+    let manager = api.managers.find(token).await.map_err(|unread| {
+        tracing::info!(%peer, why = %unread, "a management token is refused");
+        // That its issuer does not answer is not the fault of the one who calls.
+        if unread.is_unavailable() {
+            Problem::unavailable("the keys of the token's issuer could not be fetched yet")
+        } else {
+            Problem::unauthenticated()
+        }
     })?;
     let who = match manager {
         Manager::Operator { name } => Who::Operator(name.into()),
@@ -153,11 +151,4 @@ async fn caller(api: &Api, peer: SocketAddr, token: &[u8]) -> Result<Caller, Pro
         }
     };
     Ok(Caller { who, origin: peer.ip().to_string().into() })
-}
-
-fn manager(api: &Api, token: &[u8]) -> Result<Manager, Invalid> {
-    let compact = Compact::parse(token)?;
-    let verified = verify(&compact, api.replica.ring().verifying(), &ALGORITHMS)?;
-    let expected = Expected { issuer: MANAGEMENT_ISSUER, audiences: &[MANAGEMENT_AUDIENCE], leeway: LEEWAY };
-    Manager::from_claims(&Claims::check(verified.of_type(MANAGEMENT_TOKEN_TYPE)?, &expected, clock::now())?)
 }

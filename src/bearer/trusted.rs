@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
+use super::Unread;
 use crate::jwks::Remote;
-use crate::token::{Issuer, KeySet, KeySource, PublicKey};
+use crate::token::{Algorithm, Compact, Invalid, Issuer, KeySet, KeySource, PublicKey, Trust, Verified, verify};
 
 /// An issuer that is trusted, until it is not.
 #[derive(Debug)]
@@ -16,15 +17,16 @@ pub struct Trusted {
     retired: AtomicBool,
 }
 
+/// The keys of an issuer as they are now.
 #[derive(Debug)]
-enum Keys {
+pub(super) enum Keys {
     Here(Arc<KeySet>),
     There(Arc<Followed>),
 }
 
 /// Keys that are kept current until they are let go.
 #[derive(Debug)]
-struct Followed {
+pub(super) struct Followed {
     remote: Arc<Remote>,
     let_go: watch::Sender<bool>,
 }
@@ -66,42 +68,45 @@ impl Wanted {
 }
 
 impl SignedBy {
-    pub(super) fn new(set: Arc<KeySet>, kid: Option<&str>) -> Option<Self> {
+    fn new(set: Arc<KeySet>, kid: Option<&str>) -> Option<Self> {
         let key = set.find(kid)?.clone();
         Some(Self { set, key })
     }
 }
 
-impl Trusted {
-    /// Trusts an issuer, and keeps its keys current with `follow` if they are at a URL, unless those of `before` are the same.
-    /// Within a runtime then.
-    pub(super) fn new(issuer: Arc<Issuer>, before: Option<&Self>, follow: impl FnOnce(&Issuer, &Arc<str>) -> Arc<Remote>) -> Self {
-        let same = before.filter(|before| before.issuer.keys == issuer.keys && before.issuer.refresh == issuer.refresh);
-        let keys = match (same.map(|same| &same.keys), &issuer.keys) {
-            (Some(Keys::There(followed)), _) => Keys::There(Arc::clone(followed)),
-            (_, KeySource::Set(set)) => Keys::Here(Arc::clone(set)),
-            (_, KeySource::Url(url)) => Keys::There(Followed::new(follow(&issuer, url))),
-        };
-        Self { issuer, keys, retired: AtomicBool::new(false) }
-    }
-
-    /// What is believed of it.
-    #[must_use]
-    pub const fn issuer(&self) -> &Arc<Issuer> {
-        &self.issuer
-    }
-
-    /// Its keys now; `None` if none could be fetched yet.
-    pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
-        match &self.keys {
-            Keys::Here(set) => Some(Arc::clone(set)),
-            Keys::There(followed) => followed.remote.keys(),
+impl Keys {
+    /// The keys of an issuer, kept current with `follow` if they are at a URL. Within a runtime then.
+    pub(super) fn new(trust: &Trust, follow: impl FnOnce(&Trust, &Arc<str>) -> Arc<Remote>) -> Self {
+        match &trust.keys {
+            KeySource::Set(set) => Self::Here(Arc::clone(set)),
+            KeySource::Url(url) => Self::There(Followed::new(follow(trust, url))),
         }
     }
 
+    /// They now; `None` if none could be fetched yet.
+    fn now(&self) -> Option<Arc<KeySet>> {
+        match self {
+            Self::Here(set) => Some(Arc::clone(set)),
+            Self::There(followed) => followed.remote.keys(),
+        }
+    }
+
+    /// Verifies a token, which is signed by one of them.
+    pub(super) fn verify(&self, compact: &Compact<'_>, algorithms: &[Algorithm]) -> Result<(Verified, SignedBy), Unread> {
+        let keys = self.now();
+        let want = |invalid| self.want(keys.as_ref()).map_or(Unread::Invalid(invalid), Unread::KeyWanted);
+        let Some(set) = &keys else { return Err(want(Invalid::UnknownKey)) };
+        let verified = match verify(compact, set, algorithms) {
+            Err(Invalid::UnknownKey) if compact.kid().is_some() => return Err(want(Invalid::UnknownKey)),
+            verified => verified?,
+        };
+        let key = SignedBy::new(Arc::clone(set), compact.kid()).ok_or(Invalid::UnknownKey)?;
+        Ok((verified, key))
+    }
+
     /// What can be done about a key that is not in `without`; `None`: nothing.
-    pub(super) fn want(&self, without: Option<&Arc<KeySet>>) -> Option<Wanted> {
-        let Keys::There(followed) = &self.keys else { return None };
+    fn want(&self, without: Option<&Arc<KeySet>>) -> Option<Wanted> {
+        let Self::There(followed) = self else { return None };
         let remote = &followed.remote;
         let (current, generation) = remote.current();
         let same = match (without, &current) {
@@ -113,11 +118,35 @@ impl Trusted {
         let seen = if same { generation } else { generation.wrapping_sub(1) };
         Some(Wanted { remote: Arc::clone(remote), seen, has_keys: without.is_some() })
     }
+}
+
+impl Trusted {
+    /// Trusts an issuer, and keeps its keys current with `follow` if they are at a URL, unless those of `before` are the same.
+    /// Within a runtime then.
+    pub(super) fn new(issuer: Arc<Issuer>, before: Option<&Self>, follow: impl FnOnce(&Trust, &Arc<str>) -> Arc<Remote>) -> Self {
+        let (trust, same) = (&issuer.trust, |old: &Trust| old.keys == issuer.trust.keys && old.refresh == issuer.trust.refresh);
+        let keys = match before.filter(|before| same(&before.issuer.trust)).map(|same| &same.keys) {
+            Some(Keys::There(followed)) => Keys::There(Arc::clone(followed)),
+            _ => Keys::new(trust, follow),
+        };
+        Self { issuer, keys, retired: AtomicBool::new(false) }
+    }
+
+    /// What is believed of it.
+    #[must_use]
+    pub const fn issuer(&self) -> &Arc<Issuer> {
+        &self.issuer
+    }
+
+    /// Its keys.
+    pub(super) const fn keys(&self) -> &Keys {
+        &self.keys
+    }
 
     /// Whether a key is still one of its own.
     #[must_use]
     pub fn vouches_for(&self, signed: &SignedBy) -> bool {
-        let Some(keys) = self.keys() else { return false };
+        let Some(keys) = self.keys.now() else { return false };
         Arc::ptr_eq(&keys, &signed.set) || keys.find(signed.key.kid()) == Some(&signed.key)
     }
 

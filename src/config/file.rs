@@ -71,6 +71,37 @@ pub struct DataPlaneFile {
 pub struct ManagementFile {
     /// Address and port; 127.0.0.1:8081 if left out.
     pub address: Option<String>,
+    /// Who else says who calls the management API, beside `sigmagate management-token`; nobody if left out.
+    pub issuers: Vec<ManagementIssuerFile>,
+}
+
+/// Somebody else whose management tokens are believed: JWTs with `sub`, the practice and the role, which is `practice_admin`, `member` or `operator`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["issuer", "audiences", "algorithms"]))]
+pub struct ManagementIssuerFile {
+    /// `iss` of its tokens, letter by letter.
+    pub issuer: String,
+    /// Where its keys are (RFC 7517), as `https://login.example.test/jwks.json`. Exactly one of `jwks_url` and `jwks_file` is given.
+    pub jwks_url: Option<String>,
+    /// A file with its keys. A relative path counts from this file; it is read at the start.
+    pub jwks_file: Option<PathBuf>,
+    /// Its tokens must be for one of these: `aud`. None that an application could get a token for.
+    pub audiences: Vec<String>,
+    /// What its tokens may be signed by: `EdDSA`, `ES256`, `ES384`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`.
+    pub algorithms: Vec<String>,
+    /// The claim with the id of the practice; `practice_id`. An operator has none.
+    pub practice_claim: Option<String>,
+    /// The claim with the role; `role`. A practice admin is one whom the team says so of too.
+    pub role_claim: Option<String>,
+    /// Whether it may say that somebody is an operator, who may do everything; false.
+    pub operators: bool,
+    /// How far its clock and ours may be apart, in seconds; 30.
+    #[schemars(range(max = 60))]
+    pub leeway_secs: Option<u32>,
+    /// How often keys are fetched from `jwks_url`, in seconds; 300.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub refresh_secs: Option<u32>,
 }
 
 /// Where practices, users and clients are kept.

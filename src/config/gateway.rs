@@ -13,12 +13,14 @@ use ipnet::IpNet;
 use super::Found;
 use super::document::Step::{Index, Key};
 use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
+use super::issuers;
 use super::mail::{self, Mail};
 use super::oauth::{self, OAuth};
 use super::overrides::Environment;
 use crate::credential::Pepper;
 use crate::store::{self, Fleet, Timing};
 use crate::tls;
+use crate::token::ManagementIssuer;
 
 /// The settings of a gateway.
 #[derive(Clone, Debug)]
@@ -29,6 +31,8 @@ pub struct Gateway {
     pub threads: usize,
     /// Where operators connect.
     pub management: SocketAddr,
+    /// Who else says who calls the management API.
+    pub management_issuers: Vec<ManagementIssuer>,
     /// Where things are kept.
     pub store: StoreSettings,
     /// What it takes to issue tokens; `None`: none are issued.
@@ -154,14 +158,18 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
     let threads =
         file.data_plane.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |threads| threads as usize);
     let store = store(file, base, env, found);
+    let oauth = oauth::build(&file.oauth, base, env, found);
+    let key_networks = oauth::key_networks(&file.oauth, found);
+    let own = oauth.as_ref().and_then(|oauth| oauth.issuer.as_deref());
     Gateway {
         listeners,
         threads,
         management,
+        management_issuers: issuers::build_management(&file.management.issuers, base, &key_networks, own, found),
         mail: mail::build(&file.mail, base, &store.url, env, found),
         store,
-        oauth: oauth::build(&file.oauth, base, env, found),
-        key_networks: oauth::key_networks(&file.oauth, found),
+        oauth,
+        key_networks,
         limits: Limits {
             connections: size(limits.connections, 10_000),
             header_fields: size(limits.header_fields, 100),

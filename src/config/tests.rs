@@ -233,6 +233,14 @@ fn the_files_that_come_with_the_gateway_load_and_say_the_defaults() {
     assert!(!config.routes.table.routes().is_empty());
     // What is commented out is what holds without it: made a setting, it changes nothing.
     let text = fs::read_to_string(folder.join("gateway.toml")).unwrap();
+    // The example of an issuer is one, and no setting of what is around it.
+    let (head, rest) = text.split_once("# [[management.issuers]]\n").unwrap();
+    let (example, rest) = rest.split_once("\n\n").unwrap();
+    let spelled = format!("[[management.issuers]]\n{}", example.lines().map(|line| &line[2..]).collect::<Vec<_>>().join("\n"));
+    let [issuer] = files(&spelled, ROUTES).load(&[]).unwrap().gateway.management_issuers.try_into().unwrap();
+    let claims = (&*issuer.practice_claim, &*issuer.role_claim, issuer.operators);
+    assert_eq!((claims, issuer.trust.leeway.as_secs(), issuer.trust.refresh.as_secs()), (("practice_id", "role", false), 30, 300));
+    let text = format!("{head}{rest}");
     let keys: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# "))
@@ -272,7 +280,7 @@ fn the_files_that_come_with_the_gateway_load_and_say_the_defaults() {
     let example: Vec<&str> = example.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
     let spelled = format!("{head}[[issuers]]\n{}", example.join("\n"));
     let [issuer] = files("", &spelled).load(&[]).unwrap().routes.issuers.try_into().unwrap();
-    assert_eq!((&*issuer.scope_claim, issuer.leeway.as_secs(), issuer.refresh.as_secs()), ("scope", 30, 300));
+    assert_eq!((&*issuer.scope_claim, issuer.trust.leeway.as_secs(), issuer.trust.refresh.as_secs()), ("scope", 30, 300));
 }
 
 #[test]

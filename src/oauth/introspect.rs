@@ -55,7 +55,7 @@ impl OAuth {
                 document["aud"] = (*self.own.audience).into();
                 document["jti"] = token.to_string().into();
             }
-            Origin::Trusted { issuer, .. } => document["iss"] = (*issuer.issuer().name).into(),
+            Origin::Trusted { issuer, .. } => document["iss"] = (*issuer.issuer().trust.name).into(),
         }
         if let Some(at) = bearer.issued_at() {
             document["iat"] = secs(at).into();

@@ -10,13 +10,12 @@ use crate::clock::Timestamp;
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::scope::ScopeToken;
 
-/// What `typ` may say of an access token; many an issuer says nothing.
+/// What `typ` may say.
 const TYPES: [&str; 2] = ["at+jwt", "JWT"];
 
-/// An issuer that is trusted. Two are equal if they are trusted in the same way, so that a reload can keep what it knows of
-/// the one that is still there.
+/// What an issuer is trusted by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Issuer {
+pub struct Trust {
     /// `iss`, letter by letter.
     pub name: Arc<str>,
     /// Where its keys are.
@@ -25,6 +24,27 @@ pub struct Issuer {
     pub audiences: Vec<Arc<str>>,
     /// What it signs by, whatever its tokens say; at least one.
     pub algorithms: Vec<Algorithm>,
+    /// How far its clock and ours may be apart.
+    pub leeway: Duration,
+    /// How often its keys are fetched.
+    pub refresh: Duration,
+}
+
+impl Trust {
+    /// The claims of a token that a key of the issuer has signed. Many an issuer gives its tokens no `typ`.
+    pub(super) fn claims(&self, verified: &Verified, now: Timestamp) -> Result<Claims, Invalid> {
+        let audiences: Vec<&str> = self.audiences.iter().map(|audience| &**audience).collect();
+        let expected = Expected { issuer: &self.name, audiences: &audiences, leeway: self.leeway };
+        Claims::check(verified.of_type_if_any(&TYPES)?, &expected, now)
+    }
+}
+
+/// An issuer whose access tokens are believed. Two are equal if they are trusted in the same way, so that a reload can keep
+/// what it knows of the one that is still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuer {
+    /// What it is trusted by.
+    pub trust: Trust,
     /// The claim that names a client of ours; at least one of this and `practice_claim` is there.
     pub client_claim: Option<Arc<str>>,
     /// The claim that names a practice.
@@ -33,10 +53,6 @@ pub struct Issuer {
     pub user_claim: Option<Arc<str>>,
     /// The claim with the scopes.
     pub scope_claim: Arc<str>,
-    /// How far its clock and ours may be apart.
-    pub leeway: Duration,
-    /// How often its keys are fetched.
-    pub refresh: Duration,
 }
 
 /// Where the keys of an issuer are.
@@ -71,9 +87,7 @@ impl Issuer {
     /// # Errors
     /// [`Invalid`] for one that is not for us and for now, and for one that does not say what it must.
     pub fn read(&self, verified: &Verified, now: Timestamp) -> Result<Spoken, Invalid> {
-        let audiences: Vec<&str> = self.audiences.iter().map(|audience| &**audience).collect();
-        let expected = Expected { issuer: &self.name, audiences: &audiences, leeway: self.leeway };
-        let claims = Claims::check(verified.of_type_if_any(&TYPES)?, &expected, now)?;
+        let claims = self.trust.claims(verified, now)?;
         Ok(Spoken {
             client: self.client_claim.as_deref().map(|name| named(&claims, name, "client_claim")).transpose()?,
             practice: self.practice_claim.as_deref().map(|name| named(&claims, name, "practice_claim")).transpose()?,
@@ -117,16 +131,18 @@ mod tests {
 
     fn issuer() -> Issuer {
         Issuer {
-            name: "https://login.test".into(),
-            keys: KeySource::Set(Arc::default()),
-            audiences: vec!["https://api.test".into()],
-            algorithms: vec![Algorithm::EdDsa],
+            trust: Trust {
+                name: "https://login.test".into(),
+                keys: KeySource::Set(Arc::default()),
+                audiences: vec!["https://api.test".into()],
+                algorithms: vec![Algorithm::EdDsa],
+                leeway: Duration::from_secs(30),
+                refresh: Duration::from_mins(5),
+            },
             client_claim: Some("azp".into()),
             practice_claim: Some("practice".into()),
             user_claim: Some("sub".into()),
             scope_claim: "scope".into(),
-            leeway: Duration::from_secs(30),
-            refresh: Duration::from_mins(5),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Management tokens: who may call the management API. No access tokens, and never taken for one: another `typ`.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{Claims, Invalid};
+use super::{Claims, Invalid, Trust, Verified};
 use crate::clock::Timestamp;
 use crate::id::{PracticeId, UserId};
 
@@ -32,6 +34,34 @@ pub enum Manager {
     },
 }
 
+/// An issuer whose word counts for who calls the management API.
+#[derive(Clone, Debug)]
+pub struct ManagementIssuer {
+    /// What it is trusted by.
+    pub trust: Trust,
+    /// The claim with the practice.
+    pub practice_claim: Arc<str>,
+    /// The claim with the role.
+    pub role_claim: Arc<str>,
+    /// Whether it may say that somebody is an operator.
+    pub operators: bool,
+}
+
+impl ManagementIssuer {
+    /// Who calls, by a token that a key of the issuer has signed.
+    ///
+    /// # Errors
+    /// [`Invalid`] for one that is not for us and for now, and for one that does not say what it must, or what is not for
+    /// the issuer to say.
+    pub fn read(&self, verified: &Verified, now: Timestamp) -> Result<Manager, Invalid> {
+        let manager = Manager::by(&self.trust.claims(verified, now)?, &self.practice_claim, &self.role_claim)?;
+        match manager {
+            Manager::Operator { .. } if !self.operators => Err(Invalid::Claim("role")),
+            manager => Ok(manager),
+        }
+    }
+}
+
 /// The longest name of an operator, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -41,14 +71,18 @@ impl Manager {
     /// # Errors
     /// [`Invalid::Claim`] names the first one that is missing or malformed.
     pub fn from_claims(claims: &Claims) -> Result<Self, Invalid> {
-        let text = |name: &'static str| claims.text(name)?.ok_or(Invalid::Claim(name));
-        let subject = text("sub")?;
+        Self::by(claims, "practice_id", "role")
+    }
+
+    fn by(claims: &Claims, practice_claim: &str, role_claim: &str) -> Result<Self, Invalid> {
+        let text = |name: &str, of| claims.get(name).and_then(Value::as_str).ok_or(Invalid::Claim(of));
+        let subject = text("sub", "sub")?;
         let user = |admin| {
             let id = subject.parse().map_err(|_| Invalid::Claim("sub"))?;
-            let practice = text("practice_id")?.parse().map_err(|_| Invalid::Claim("practice_id"))?;
+            let practice = text(practice_claim, "practice_id")?.parse().map_err(|_| Invalid::Claim("practice_id"))?;
             Ok(Self::User { id, practice, admin })
         };
-        match text("role")? {
+        match text(role_claim, "role")? {
             "operator" => {
                 let plain = (1..=MAX_NAME).contains(&subject.len()) && subject.bytes().all(|b| b.is_ascii_graphic());
                 if plain { Ok(Self::Operator { name: subject.to_owned() }) } else { Err(Invalid::Claim("sub")) }

@@ -23,6 +23,7 @@ macro_rules! on_both_stores {
 }
 
 mod inputs;
+mod issuers;
 mod rules;
 mod story;
 mod table;
@@ -79,7 +80,8 @@ impl Managed {
     /// One on a store, with more settings.
     async fn on(database: Database, settings: &str) -> Self {
         let key = STANDARD.encode(MASTER_KEY);
-        let world = World::on(database, &format!("{settings}[oauth]\nmaster_key = \"{key}\"\n"), ROUTES).await;
+        let world =
+            World::on(database, &format!("{settings}[oauth]\nmaster_key = \"{key}\"\nkey_networks = [\"127.0.0.0/8\"]\n"), ROUTES).await;
         let keys = world.lifecycle.store().signing_keys().await.unwrap();
         Self { world, ring: KeyRing::opened(keys, &MasterKey::parse(&key).unwrap()) }
     }

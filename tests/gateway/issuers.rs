@@ -20,14 +20,14 @@ const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// A server with keys.
 #[derive(Clone, Default)]
-struct Keys {
+pub struct Keys {
     /// `None`: it answers 500.
     set: Arc<Mutex<Option<Vec<Value>>>>,
     asked: Arc<AtomicUsize>,
 }
 
 impl Keys {
-    async fn start(&self) -> SocketAddr {
+    pub async fn start(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = axum::Router::new().fallback(Self::answer).with_state(self.clone());
@@ -41,16 +41,16 @@ impl Keys {
         std::future::ready(set.map(|set| json!({ "keys": set }).to_string()))
     }
 
-    fn say(&self, keys: Option<&[&SigningKey]>) {
+    pub fn say(&self, keys: Option<&[&SigningKey]>) {
         *self.set.lock() = keys.map(|keys| keys.iter().map(|key| key.public().to_jwk()).collect());
     }
 }
 
-fn key() -> SigningKey {
+pub fn key() -> SigningKey {
     SigningKey::generate(Algorithm::Es256).unwrap()
 }
 
-fn signed(key: &SigningKey, claims: &Value) -> String {
+pub fn signed(key: &SigningKey, claims: &Value) -> String {
     key.sign_json(&json!({ "alg": "ES256", "kid": key.kid() }), claims).unwrap()
 }
 

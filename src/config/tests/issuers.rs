@@ -29,15 +29,15 @@ fn and(line: &str) -> String {
 fn an_issuer_is_as_the_file_says_with_defaults() {
     let issuers = files("", &and("")).load(&[]).unwrap().routes.issuers;
     let [issuer] = issuers.as_slice() else { panic!("{issuers:?}") };
-    assert_eq!(&*issuer.name, "https://login.test");
-    assert_eq!(issuer.keys, KeySource::Url("https://login.test/jwks.json".into()));
-    assert_eq!((&*issuer.audiences[0], issuer.algorithms.as_slice()), ("https://api.test", &[Algorithm::Rs256][..]));
+    assert_eq!(&*issuer.trust.name, "https://login.test");
+    assert_eq!(issuer.trust.keys, KeySource::Url("https://login.test/jwks.json".into()));
+    assert_eq!((&*issuer.trust.audiences[0], issuer.trust.algorithms.as_slice()), ("https://api.test", &[Algorithm::Rs256][..]));
     assert_eq!((issuer.client_claim.as_deref(), &issuer.practice_claim, &issuer.user_claim), (Some("azp"), &None, &None));
-    assert_eq!((&*issuer.scope_claim, issuer.leeway.as_secs(), issuer.refresh.as_secs()), ("scope", 30, 300));
+    assert_eq!((&*issuer.scope_claim, issuer.trust.leeway.as_secs(), issuer.trust.refresh.as_secs()), ("scope", 30, 300));
     let all = "practice_claim = \"org\"\nuser_claim = \"sub\"\nscope_claim = \"scp\"\nleeway_secs = 0\nrefresh_secs = 10";
     let other = files("", &and(all)).load(&[]).unwrap().routes.issuers;
     assert_eq!((other[0].practice_claim.as_deref(), other[0].user_claim.as_deref()), (Some("org"), Some("sub")));
-    assert_eq!((&*other[0].scope_claim, other[0].leeway.as_secs(), other[0].refresh.as_secs()), ("scp", 0, 10));
+    assert_eq!((&*other[0].scope_claim, other[0].trust.leeway.as_secs(), other[0].trust.refresh.as_secs()), ("scp", 0, 10));
     // What a reload can tell: the same again, or another one.
     assert_eq!(issuers, files("", &and("")).load(&[]).unwrap().routes.issuers);
     assert_ne!(issuers, other);
@@ -74,7 +74,7 @@ fn keys_in_a_file_are_read_with_it() {
     says(&[&a, &secret]);
     let issuer = || files.load(&[]).unwrap().routes.issuers.remove(0);
     let first = issuer();
-    let KeySource::Set(set) = &first.keys else { panic!("{first:?}") };
+    let KeySource::Set(set) = &first.trust.keys else { panic!("{first:?}") };
     assert!(set.len() == 1 && set.find(Some("a")).is_some(), "what cannot be used is left out");
     assert_eq!(first, issuer(), "the same file");
     says(&[&a, &b]);
@@ -127,4 +127,37 @@ fn every_mistake_of_an_issuer_is_told() {
     assert!(mistakes.len() == 2 && mistakes[0].contains("issuers[0].refresh_secs: is for `jwks_url`"), "{mistakes:?}");
     let private = with("jwks_url", "jwks_url = \"http://127.0.0.1:1/\"");
     assert!(files("[oauth]\nkey_networks = [\"127.0.0.0/8\"]", &private).load(&[]).is_ok());
+}
+
+#[test]
+fn an_issuer_of_management_tokens_is_checked_like_the_others() {
+    let block = "[[management.issuers]]\nissuer = \"https://app.test\"\njwks_url = \"https://app.test/keys\"\naudiences = [\"urn:m\"]\nalgorithms = [\"ES256\"]\n";
+    let config = files(block, ROUTES).load(&[]).unwrap();
+    let [issuer] = &config.gateway.management_issuers[..] else { panic!("{:?}", config.gateway.management_issuers) };
+    assert_eq!((&*issuer.practice_claim, &*issuer.role_claim, issuer.operators), ("practice_id", "role", false));
+    assert_eq!((&*issuer.trust.name, issuer.trust.leeway.as_secs(), issuer.trust.refresh.as_secs()), ("https://app.test", 30, 300));
+    let all = "practice_claim = \"org\"\nrole_claim = \"kind\"\noperators = true\n";
+    let config = files(&format!("{block}{all}"), ROUTES).load(&[]).unwrap();
+    let issuer = &config.gateway.management_issuers[0];
+    assert_eq!((&*issuer.practice_claim, &*issuer.role_claim, issuer.operators), ("org", "kind", true));
+    for (from, to, says) in [
+        ("https://app.test\"", "\"", "gateway.toml:2:10: management.issuers[0].issuer: is empty"),
+        ("https://app.test\"", "urn:sigmagate\"", "management.issuers[0].issuer: is what this gateway calls itself in management tokens"),
+        ("jwks_url", "jwks_ur", "management.issuers[0].jwks_ur: "),
+        ("https://app.test/keys", "http://app.test/keys", "management.issuers[0].jwks_url: it is not encrypted"),
+        ("\"urn:m\"", "", "gateway.toml:4:13: management.issuers[0].audiences: is empty"),
+        ("ES256", "HS256", "management.issuers[0].algorithms[0]: `HS256`: no signature algorithm"),
+        ("algorithms", "role_claim = \"\"\nalgorithms", "management.issuers[0].role_claim: is empty: name a claim"),
+    ] {
+        let mistakes = files(&block.replace(from, to), ROUTES).mistakes(&[]);
+        assert!(mistakes.iter().any(|mistake| mistake.contains(says)), "{says}: {mistakes:?}");
+    }
+    let twice = files(&format!("{block}{block}"), ROUTES).mistakes(&[]);
+    assert!(twice.concat().contains("management.issuers[1].issuer: is the same as that of issuers[0]"), "{twice:?}");
+    // One token for both is what somebody would use for both.
+    let same = block.replace("https://app.test\"", "https://login.test\"").replace("urn:m", "https://api.test");
+    let shared = files(&same, &with("", "")).mistakes(&[]);
+    assert!(shared.len() == 1 && shared[0].starts_with("routes.toml:14:13: issuers[0].audiences: has `https://api.test`"), "{shared:?}");
+    let apart = files(&same.replace("https://api.test", "urn:m"), &with("", "")).load(&[]);
+    assert!(apart.is_ok(), "{apart:?}");
 }

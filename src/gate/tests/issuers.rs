@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::bearer::Own;
 use crate::clock::now;
-use crate::token::{Algorithm, Issuer, KeySet, KeySource, SigningKey};
+use crate::token::{Algorithm, Issuer, KeySet, KeySource, SigningKey, Trust};
 
 const LOGIN: &str = "https://login.test";
 
@@ -28,16 +28,18 @@ impl Trusting {
     fn new() -> Self {
         let key = SigningKey::generate(Algorithm::Es256).unwrap();
         let issuer = Issuer {
-            name: LOGIN.into(),
-            keys: set(&[&key]),
-            audiences: vec!["https://api.test".into(), "https://old.test".into()],
-            algorithms: vec![Algorithm::Es256],
+            trust: Trust {
+                name: LOGIN.into(),
+                keys: set(&[&key]),
+                audiences: vec!["https://api.test".into(), "https://old.test".into()],
+                algorithms: vec![Algorithm::Es256],
+                leeway: Duration::from_secs(30),
+                refresh: Duration::from_secs(300),
+            },
             client_claim: None,
             practice_claim: Some("practice".into()),
             user_claim: None,
             scope_claim: "scope".into(),
-            leeway: Duration::from_secs(30),
-            refresh: Duration::from_secs(300),
         };
         Self { world: World::new(), key, issuer }.trusting(|_| {})
     }
@@ -208,10 +210,10 @@ fn an_issuer_is_trusted_as_the_route_map_says_now() {
     type Change = fn(&mut Issuer);
     let claims = json!({ "practice": "p", "scope": "billing" });
     let changes: [(&str, Change); 4] = [
-        ("untrusted_token", |issuer| issuer.algorithms = vec![Algorithm::EdDsa]),
-        ("misdirected_token", |issuer| issuer.audiences = vec!["https://new.test".into()]),
+        ("untrusted_token", |issuer| issuer.trust.algorithms = vec![Algorithm::EdDsa]),
+        ("misdirected_token", |issuer| issuer.trust.audiences = vec!["https://new.test".into()]),
         ("misdirected_token", |issuer| issuer.practice_claim = Some("org".into())),
-        ("untrusted_token", |issuer| issuer.keys = set(&[&SigningKey::generate(Algorithm::Es256).unwrap()])),
+        ("untrusted_token", |issuer| issuer.trust.keys = set(&[&SigningKey::generate(Algorithm::Es256).unwrap()])),
     ];
     for (want, change) in changes {
         let trusting = Trusting::new();
@@ -219,7 +221,7 @@ fn an_issuer_is_trusted_as_the_route_map_says_now() {
         let permit = trusting.world.decide("GET /billing", Some(&token)).unwrap();
         let trusting = trusting.trusting(|_| {});
         trusting.world.gate.recheck(&permit).expect("the same block again changes nothing");
-        let trusting = trusting.trusting(|issuer| issuer.audiences.push("https://more.test".into()));
+        let trusting = trusting.trusting(|issuer| issuer.trust.audiences.push("https://more.test".into()));
         trusting.world.gate.recheck(&permit).expect("nor does one that takes nothing away");
         let trusting = trusting.trusting(change);
         assert_eq!(trusting.world.gate.recheck(&permit).unwrap_err().label(), want);
@@ -248,9 +250,11 @@ fn an_issuer_is_trusted_as_the_route_map_says_now() {
 fn nobody_speaks_for_another_issuer_nor_for_us() {
     let trusting = Trusting::new();
     let stranger = SigningKey::generate(Algorithm::Es256).unwrap();
-    let other = Issuer { name: "https://other.test".into(), keys: set(&[&stranger]), ..trusting.issuer.clone() };
+    let mut other = trusting.issuer.clone();
+    (other.trust.name, other.trust.keys) = ("https://other.test".into(), set(&[&stranger]));
     // One that calls itself what we call ourselves is not listened to.
-    let posing = Issuer { name: Arc::clone(&tokens::own().issuer), ..other.clone() };
+    let mut posing = other.clone();
+    posing.trust.name = Arc::clone(&tokens::own().issuer);
     trusting.trust(&[&trusting.issuer, &other, &posing]);
     let claims = |iss: &str| json!({ "iss": iss, "practice": "p", "scope": "billing" });
     let Own { issuer: ours, .. } = tokens::own();
@@ -264,12 +268,14 @@ fn nobody_speaks_for_another_issuer_nor_for_us() {
         assert_eq!(trusting.world.label("GET /billing", Some(&Trusting::signed_by(key, &claims(iss)))), want, "{iss}");
     }
     // Which of several keys it was is for the token to say.
-    let two = Issuer { keys: set(&[&trusting.key, &stranger]), ..trusting.issuer.clone() };
+    let mut two = trusting.issuer.clone();
+    two.trust.keys = set(&[&trusting.key, &stranger]);
     trusting.trust(&[&two]);
     let all = json!({ "iss": LOGIN, "aud": "https://old.test", "exp": now().0 / 1000 + 600, "practice": "p", "scope": "billing" });
     let nameless = format!("Bearer {}", stranger.sign_json(&json!({ "alg": "ES256" }), &all).unwrap());
     assert_eq!(trusting.world.label("GET /billing", Some(&nameless)), "untrusted_token");
-    trusting.trust(&[&Issuer { keys: set(&[&stranger]), ..trusting.issuer.clone() }]);
+    two.trust.keys = set(&[&stranger]);
+    trusting.trust(&[&two]);
     assert_eq!(trusting.world.label("GET /billing", Some(&nameless)), "permit", "there is but one");
     for typ in ["JWT", "at+jwt", "application/at+jwt"] {
         let typed = stranger.sign_json(&json!({ "alg": "ES256", "typ": typ }), &all).unwrap();

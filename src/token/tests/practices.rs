@@ -52,23 +52,25 @@ fn claiming(key: &SigningKey, changes: &Value) -> Result<AccessToken, Invalid> {
 
 fn issuer(name: &str, keys: &SigningKey) -> Issuer {
     Issuer {
-        name: name.into(),
-        keys: KeySource::Set(set(keys).into()),
-        audiences: vec!["https://api.test".into(), "urn:api".into()],
-        algorithms: OWN.to_vec(),
+        trust: Trust {
+            name: name.into(),
+            keys: KeySource::Set(set(keys).into()),
+            audiences: vec!["https://api.test".into(), "urn:api".into()],
+            algorithms: OWN.to_vec(),
+            leeway: Duration::ZERO,
+            refresh: Duration::from_secs(300),
+        },
         client_claim: None,
         practice_claim: Some("practice_id".into()),
         user_claim: Some("sub".into()),
         scope_claim: "scope".into(),
-        leeway: Duration::ZERO,
-        refresh: Duration::from_secs(300),
     }
 }
 
 /// What an issuer that is trusted has said by a token.
 fn spoken(issuer: &Issuer, token: impl AsRef<[u8]>) -> Result<Spoken, Invalid> {
-    let KeySource::Set(keys) = &issuer.keys else { unreachable!("its keys are here") };
-    issuer.read(&verify(&Compact::parse(token.as_ref())?, keys, &issuer.algorithms)?, NOW)
+    let KeySource::Set(keys) = &issuer.trust.keys else { unreachable!("its keys are here") };
+    issuer.read(&verify(&Compact::parse(token.as_ref())?, keys, &issuer.trust.algorithms)?, NOW)
 }
 
 #[test]
