@@ -11,6 +11,7 @@ mod denials;
 mod idempotency;
 mod ledger;
 mod me;
+mod nodes;
 mod page;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod practices;

@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{caller, clients, config, denials, idempotency, ledger, me, practices, sync, team, usage};
+use super::{caller, clients, config, denials, idempotency, ledger, me, nodes, practices, sync, team, usage};
 use crate::bearer::Managers;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
@@ -95,6 +95,7 @@ fn described() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(usage::show))
         .routes(routes!(denials::list))
         .routes(routes!(denials::explain))
+        .routes(routes!(nodes::list))
         .routes(routes!(config::show))
         .routes(routes!(config::reload))
 }

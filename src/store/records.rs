@@ -4,6 +4,7 @@
 mod denial;
 mod idempotent;
 pub(super) mod mail;
+mod node;
 mod page;
 mod team;
 mod usage;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 pub use denial::{DenialPlace, DenialRow};
 pub use idempotent::Idempotent;
 pub use mail::{MailKind, OutboxMail, Recipient};
+pub use node::NodeRow;
 pub use page::{ClientFilter, ClientKind, ClientRow, LastUse, Viewer};
 pub use team::{TeamMember, TeamSync};
 pub use usage::{Active, SecretUse, UsageDelta, UsageRow};
@@ -67,6 +69,9 @@ pub trait Records: Outbox {
     /// # Errors
     /// [`Error::NotFound`] for an unknown client.
     async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error>;
+
+    /// The gateways in the register, the oldest first.
+    async fn nodes(&self) -> Result<Vec<NodeRow>, Error>;
 
     /// Begins a request that carries a key of its caller's, so that it is carried out once however often it comes. Of those
     /// that come at once, one is [`Idempotent::Begun`]. Keys are forgotten after 24 hours, by the database's clock, with the

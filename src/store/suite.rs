@@ -100,6 +100,7 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     the_ledger_names_every_change_and_no_secret(&*empty().await).await;
     a_barrier_waits_for_the_acknowledgement(empty().await).await;
     a_node_that_is_silent_is_outwaited(&*empty().await).await;
+    the_register_tells_who_is_behind(&*empty().await).await;
     tokens::a_key_is_planned_once_and_revoked_for_good(&*empty().await).await;
     tokens::a_token_is_revoked_for_good(&*empty().await).await;
     tokens::tokens_are_revoked_by_many_at_once(empty().await).await;
@@ -123,6 +124,26 @@ pub(super) async fn run<F: Future<Output = Arc<dyn Store>>>(empty: impl Fn() -> 
     denials::the_newest_ten_thousand_of_each_practice_are_kept(&*empty().await).await;
     usage::usage_adds_up_and_is_shown_to_whom_it_concerns(empty().await).await;
     usage::the_last_use_is_the_latest_whoever_tells_of_it_last(&*empty().await).await;
+}
+
+async fn the_register_tells_who_is_behind(store: &dyn Store) {
+    assert_eq!(store.nodes().await.unwrap(), []);
+    let before = now();
+    let (mut feed, head) = follow(store).await;
+    let [node] = &store.nodes().await.unwrap()[..] else { panic!("one node") };
+    assert_eq!((node.applied, node.behind), (head, Some(0)));
+    // By the database's clock, which need not be ours.
+    assert!(node.bound >= store.lease() && node.started_at.0.abs_diff(before.0) < 3_600_000, "{node:?}");
+    let committed = store.put_practice(&practice_id("p"), "P", &operator()).await.unwrap();
+    let behind = store.nodes().await.unwrap();
+    assert!(behind[0].id == node.id && behind[0].applied == head && behind[0].behind > Some(0), "{behind:?}");
+    let Changes::Batch { head, .. } = feed.poll(head).await.unwrap() else { panic!("a change") };
+    assert!(head >= committed.revision());
+    feed.acknowledge(head).await.unwrap();
+    let current = store.nodes().await.unwrap();
+    assert_eq!((current[0].applied, current[0].behind), (head, Some(0)));
+    feed.leave().await.unwrap();
+    assert_eq!(store.nodes().await.unwrap(), []);
 }
 
 async fn practices_go_through_their_states(store: &dyn Store) {

@@ -2,6 +2,7 @@
 
 mod denials;
 mod idempotent;
+mod nodes;
 pub(super) mod outbox;
 mod page;
 mod usage;
@@ -15,8 +16,8 @@ use super::SqliteStore;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::records::{
-    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, Outbox, OutboxMail, Records, SecretUse, TeamMember, UsageDelta,
-    UsageRow, Viewer,
+    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, NodeRow, Outbox, OutboxMail, Records, SecretUse, TeamMember,
+    UsageDelta, UsageRow, Viewer,
 };
 use crate::store::{Error, audit};
 
@@ -72,6 +73,10 @@ impl Records for SqliteStore {
 
     async fn queue_ended_secret_used(&self, client: ClientId, generation: u32, at: Timestamp, address: IpAddr) -> Result<bool, Error> {
         self.explained(self.tell_of_ended_secret(client, generation, at, address).await)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRow>, Error> {
+        self.explained(self.list_nodes().await)
     }
 
     async fn begin_idempotent(&self, caller: &str, key: [u8; 32], request: [u8; 32]) -> Result<Idempotent, Error> {

@@ -94,6 +94,7 @@ async fn what_somebody_may_not_see_is_not_there(managed: Managed) {
         ("GET /v1/me/api-access".into(), [403, 200, 200, 200, 200, 200]),
         ("GET /v1/me/clients".into(), [403, 200, 200, 200, 200, 200]),
         ("GET /v1/config".into(), [200, 403, 403, 403, 403, 403]),
+        ("GET /v1/nodes".into(), [200, 403, 403, 403, 403, 403]),
     ];
     let tokens = [&operator, &admin, &member, &other, &modest, &posing];
     for (line, want) in &rows {
@@ -101,6 +102,9 @@ async fn what_somebody_may_not_see_is_not_there(managed: Managed) {
             assert_eq!(managed.ask(token, line, None).await.status, *want, "{line} as {:?}", tokens.iter().position(|t| t == token));
         }
     }
+    let nodes = managed.ask(&operator, "GET /v1/nodes", None).await.is(200);
+    let [node] = nodes["items"].as_array().unwrap().as_slice() else { panic!("{nodes}") };
+    assert!(node["behind"] == 0 && node["bound_ms"].as_u64() > Some(0) && node["started_at"].is_string(), "{nodes}");
     // A personal client of somebody else is told of in the same words as one that is not.
     let hidden = managed.ask(&admin, &format!("GET {personal}"), None).await.json;
     let absent = managed.ask(&admin, "GET /v1/clients/smd_0123456789abcdefGHIJ", None).await.json;

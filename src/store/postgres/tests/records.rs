@@ -96,6 +96,10 @@ async fn management_sends_the_mail_and_a_gateway_only_has_it_queued() {
     assert!(!serving.queue_ended_secret_used(app.client.id, 1, now(), address).await.unwrap());
     denied(serving.claim_mail("node", 9, minute).await);
     denied(serving.outbox_backlog().await);
+    let (mut feed, _) = follow(&serving).await;
+    let [node] = &managing.nodes().await.unwrap()[..] else { panic!("one node") };
+    assert_eq!((node.version.as_deref(), node.behind), (Some(env!("CARGO_PKG_VERSION")), Some(0)));
+    feed.leave().await.unwrap();
     let mails = managing.claim_mail("manager", 9, minute).await.unwrap();
     assert_eq!(mails.iter().map(|mail| mail.kind).collect::<Vec<_>>(), [MailKind::AccessDisabled, MailKind::EndedSecretUsed]);
     denied(serving.mail_sent(mails[0].id, "manager").await);
