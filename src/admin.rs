@@ -1,6 +1,7 @@
 //! The management listener: metrics and health, and the management API.
 
 mod api;
+mod attempts;
 mod body;
 mod caller;
 #[expect(unused_qualifications, reason = "utoipa writes them")]

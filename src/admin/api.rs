@@ -12,10 +12,11 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{caller, clients, config, denials, idempotency, ledger, me, nodes, practices, sync, team, usage};
+use super::{attempts, caller, clients, config, denials, idempotency, ledger, me, nodes, practices, sync, team, usage};
 use crate::bearer::Managers;
 use crate::gate::Gate;
 use crate::lifecycle::Lifecycle;
+use crate::limit::FailureLimit;
 use crate::store::Store;
 
 /// The longest content that is read, in bytes.
@@ -31,6 +32,7 @@ pub struct Api {
     pub(super) gate: Arc<Gate>,
     pub(super) managers: Managers,
     pub(super) reload: Reload,
+    pub(super) attempts: FailureLimit,
     changed: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -38,7 +40,15 @@ impl Api {
     /// An API over this life cycle, for whom these say who they are.
     #[must_use]
     pub fn new(lifecycle: Lifecycle, gate: Arc<Gate>, managers: Managers, reload: Reload) -> Self {
-        Self { store: Arc::clone(lifecycle.store()), lifecycle, gate, managers, reload, changed: Box::new(|| ()) }
+        Self {
+            store: Arc::clone(lifecycle.store()),
+            lifecycle,
+            gate,
+            managers,
+            reload,
+            attempts: attempts::limit(),
+            changed: Box::new(|| ()),
+        }
     }
 
     /// Calls `changed` after each request that may have changed something, for whoever waits for that.
@@ -113,6 +123,7 @@ pub(super) fn router(api: Arc<Api>) -> Router {
     paths
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), changed))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), idempotency::once))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), attempts::note))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
         .layer(DefaultBodyLimit::max(CONTENT))
         .with_state(api)

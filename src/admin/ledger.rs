@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::api::Api;
@@ -18,6 +18,7 @@ use super::refusals::Refusals;
 use super::views::Page;
 use crate::clock::Timestamp;
 use crate::store::audit::Event;
+use crate::store::records::Note;
 
 /// One entry.
 #[derive(Debug, Serialize, ToSchema)]
@@ -67,5 +68,8 @@ pub async fn list(
     api.store.practice(&id).await?;
     let events = api.store.events_page(&id, &caller.viewer(), page.after()?, page.rows()?).await?;
     let (events, next) = page.cut(events, |event| event.id)?;
+    // Nobody reads it without being in it. What this page begins with is older.
+    let read = Note { practice: Some(id.clone()), action: "audit.read", target: id.to_string(), after: json!({ "events": events.len() }) };
+    api.store.note(&read, &caller.actor()).await?;
     Ok(Json(Page { items: events.into_iter().map(EventView::from).collect(), next }))
 }

@@ -99,6 +99,16 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the content is longer than this path takes")
     }
 
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// What programs go by.
+    pub(super) fn code(&self) -> &'static str {
+        self.0.code
+    }
+
     /// The document, for whoever keeps it.
     pub(super) fn document(&self) -> String {
         serde_json::to_string(&*self.0).expect("a problem is text and numbers")
@@ -112,7 +122,7 @@ impl Problem {
     /// The document of the answer with this id.
     pub(super) fn respond(mut self, id: RequestId) -> Response {
         self.0.request_id = id.0.hyphenated().to_string();
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = self.status();
         let body = self.document();
         let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some((name, value)) = self.0.header {
@@ -125,7 +135,7 @@ impl Problem {
 impl IntoResponse for Problem {
     /// The document itself is written once the id of the request is known.
     fn into_response(self) -> Response {
-        let mut response = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR).into_response();
+        let mut response = self.status().into_response();
         response.extensions_mut().insert(self);
         response
     }

@@ -5,6 +5,7 @@ mod denial;
 mod idempotent;
 pub(super) mod mail;
 mod node;
+mod note;
 mod page;
 mod team;
 mod usage;
@@ -18,11 +19,12 @@ pub use denial::{DenialPlace, DenialRow};
 pub use idempotent::Idempotent;
 pub use mail::{MailKind, OutboxMail, Recipient};
 pub use node::NodeRow;
+pub use note::Note;
 pub use page::{ClientFilter, ClientKind, ClientRow, LastUse, Viewer};
 pub use team::{TeamMember, TeamSync};
 pub use usage::{Active, SecretUse, UsageDelta, UsageRow};
 
-use super::{Error, audit};
+use super::{Actor, Error, audit};
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 
@@ -59,6 +61,8 @@ pub trait Records: Outbox {
     /// was done to their own clients, nobody what was done to those of others.
     async fn events_page(&self, practice: &PracticeId, viewer: &Viewer, after: Option<u64>, limit: u32)
     -> Result<Vec<audit::Event>, Error>;
+    /// Writes an entry into the ledger. Raises no change.
+    async fn note(&self, note: &Note, by: &Actor) -> Result<(), Error>;
     /// Events of the whole ledger, oldest first: at most `limit`, those that follow the event `after`; 0 is before the first.
     /// No event before the last of them is yet to come, so that an [`audit::Verifier`] can take in one chunk after the other.
     async fn audit_chunk(&self, after: u64, limit: u32) -> Result<Vec<audit::Event>, Error>;

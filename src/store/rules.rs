@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::audit::{Event, Hash};
 use super::records::mail::{NewMail, To};
-use super::records::{MailKind, TeamMember};
+use super::records::{MailKind, Note, TeamMember};
 use super::{Actor, ClientEdit, Committed, Error};
 use crate::clock::{Timestamp, now};
 use crate::credential::SecretDigest;
@@ -338,6 +338,17 @@ pub(super) async fn revoke_client(mut write: impl Write, id: ClientId, now: Time
     write.update_client(&after).await?;
     queue_about(&mut write, &after, MailKind::ClientRevoked, json!({ "by": by.name })).await?;
     commit_client(write, &before, &after, "client.revoke", by).await
+}
+
+/// An entry about something that changes nothing.
+pub(super) async fn note(mut write: impl Write, note: &Note, by: &Actor) -> Result<(), Error> {
+    let practice = match &note.practice {
+        Some(id) => write.practice(id).await?.map(|practice| practice.id),
+        None => None,
+    };
+    let entry =
+        Entry { practice: practice.as_ref(), action: note.action, target: &note.target, before: Value::Null, after: note.after.clone() };
+    commit(write, entry, by).await.map(drop)
 }
 
 async fn queue_about(write: &mut impl Write, client: &Client, kind: MailKind, details: Value) -> Result<(), Error> {

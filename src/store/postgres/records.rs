@@ -16,10 +16,10 @@ use super::PgStore;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::records::{
-    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, NodeRow, Outbox, OutboxMail, Records, SecretUse, TeamMember,
+    Active, ClientFilter, ClientRow, DenialPlace, DenialRow, Idempotent, NodeRow, Note, Outbox, OutboxMail, Records, SecretUse, TeamMember,
     UsageDelta, UsageRow, Viewer,
 };
-use crate::store::{Error, audit};
+use crate::store::{Actor, Error, audit, rules};
 
 #[async_trait]
 impl Outbox for PgStore {
@@ -62,6 +62,10 @@ impl Records for PgStore {
         limit: u32,
     ) -> Result<Vec<audit::Event>, Error> {
         self.read(self.page_of_events(practice, viewer, after, limit)).await
+    }
+
+    async fn note(&self, note: &Note, by: &Actor) -> Result<(), Error> {
+        self.change(async { rules::note(self.begin().await?, note, by).await }).await
     }
 
     async fn audit_chunk(&self, after: u64, limit: u32) -> Result<Vec<audit::Event>, Error> {

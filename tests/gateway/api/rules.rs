@@ -6,7 +6,11 @@ use sigmagate::entity::Role;
 
 use super::Managed;
 
-on_both_stores!(nobody_reaches_anything_without_a_management_token, what_somebody_may_not_see_is_not_there,);
+on_both_stores!(
+    nobody_reaches_anything_without_a_management_token,
+    what_somebody_may_not_see_is_not_there,
+    what_was_tried_and_refused_is_in_the_ledger_and_so_is_who_reads_it,
+);
 
 /// Every path and method that the document tells of, with ids that could be.
 fn every() -> Vec<String> {
@@ -151,4 +155,63 @@ async fn what_somebody_may_not_see_is_not_there(managed: Managed) {
         .ask(&operator, "PUT /v1/practices/practice-1/team/other-admin", Some(json!({ "role": "admin" })))
         .await
         .refused(409, "conflict");
+}
+
+async fn what_was_tried_and_refused_is_in_the_ledger_and_so_is_who_reads_it(managed: Managed) {
+    let world = &managed.world;
+    world.lifecycle.put_user(&world.practice, &"admin-1".parse().unwrap(), Role::Admin, &world.by).await.unwrap();
+    let (operator, admin) = (managed.operator(), managed.user("admin-1", "practice-1", true));
+    let member = managed.user("member-1", "practice-1", false);
+    let of = |app: &str, rest: &str| format!("/v1/clients/{}{rest}", world.apps[app].id);
+    let personal = world.apps["personal"].id.to_text();
+    let approve = "POST /v1/practices/practice-1/api-access/approve";
+    managed.ask(&admin, approve, None).await.refused(403, "forbidden");
+    managed.ask(&admin, &format!("POST {}", of("personal", "/revoke")), None).await.refused(404, "not_found");
+    managed
+        .ask(&operator, &format!("POST {}", of("revoked", "/secrets")), Some(json!({ "overlap": "none" })))
+        .await
+        .refused(409, "conflict");
+    // The owner of a personal client: nobody else may learn of it from this.
+    let _ = world.lifecycle.revoke(world.apps["personal"].id, &world.by).await.unwrap();
+    managed.ask(&member, &format!("PATCH {}", of("personal", "")), Some(json!({ "name": "x" }))).await.refused(409, "conflict");
+    managed.ask(&member, &format!("DELETE {}", of("personal", "/secrets/9")), None).await.refused(404, "not_found");
+    // Looking is no attempt, and what is malformed is none either.
+    managed.ask(&member, "GET /v1/practices/practice-1/clients", None).await.refused(403, "forbidden");
+    managed.ask(&admin, "POST /v1/practices/practice-1/clients", Some(json!({ "nam": "x" }))).await.refused(400, "invalid_request");
+
+    let audit = "GET /v1/practices/practice-1/audit";
+    let told = |answer: &Value| {
+        let items = answer["items"].as_array().unwrap().iter().rev();
+        let refused = items.filter(|event| event["action"].as_str().unwrap().contains("refused"));
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        refused.map(|event| [&event["actor"], &event["action"], &event["after"]["request"], &event["after"]["code"]].map(text)).collect()
+    };
+    let seen: Vec<[String; 4]> = told(&managed.ask(&admin, audit, None).await.is(200));
+    let rotate = format!("POST {}", of("revoked", "/secrets"));
+    let edit = format!("PATCH {}", of("personal", ""));
+    assert_eq!(
+        seen,
+        [
+            ["user:admin-1", "refused", approve, "forbidden"],
+            ["user:admin-1", "refused", "POST /v1/clients/{client_id}/revoke", "not_found"],
+            ["operator:ops", "client.refused", &rotate, "conflict"],
+            ["user:member-1", "refused", "DELETE /v1/clients/{client_id}/secrets/{generation}", "not_found"],
+        ]
+    );
+    let own: Vec<[String; 4]> = told(&managed.ask(&member, audit, None).await.is(200));
+    assert_eq!(own, [["user:member-1", "client.refused", &edit, "conflict"]]);
+    let again = managed.ask(&operator, audit, None).await.is(200);
+    assert!(!again.to_string().contains(&personal), "{again}");
+    let readers: Vec<_> = again["items"].as_array().unwrap().iter().filter(|event| event["action"] == "audit.read").collect();
+    let readers: Vec<_> = readers.iter().map(|event| event["actor"].as_str().unwrap()).collect();
+    assert_eq!(readers, ["user:member-1", "user:admin-1"], "the newest first, and this one is not there yet");
+    assert_eq!(sigmagate::store::audit::verify(&world.lifecycle.store().audit(None).await.unwrap()), Ok(()));
+
+    // Many are not written down one by one.
+    for _ in 0..200 {
+        managed.ask(&admin, approve, None).await.refused(403, "forbidden");
+    }
+    let events = world.lifecycle.store().audit(Some(&world.practice)).await.unwrap();
+    let refused = events.iter().filter(|event| event.action.contains("refused")).count();
+    assert!((60..100).contains(&refused), "{refused}");
 }

@@ -102,7 +102,9 @@ async fn a_practice_gets_started_and_decides_who_may_go_on(managed: Managed) {
 
     // All of it is in the ledger, with who and from where.
     let ledger = managed.ask(&ana, "GET /v1/practices/riverside/audit", None).await.is(200);
-    let newest = &ledger["items"][0];
-    assert_eq!((newest["action"].as_str(), newest["actor"].as_str()), (Some("client.revoke"), Some("user:ana")));
-    assert_eq!(newest["origin"], "127.0.0.1");
+    for (at, action) in ["client.refused", "client.revoke"].into_iter().enumerate() {
+        let event = &ledger["items"][at];
+        let told = ["action", "actor", "target", "origin"].map(|name| event[name].as_str().unwrap());
+        assert_eq!(told, [action, "user:ana", id, "127.0.0.1"]);
+    }
 }
