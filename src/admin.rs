@@ -11,6 +11,7 @@ mod config;
 mod denials;
 mod idempotency;
 mod ledger;
+mod local;
 mod me;
 mod nodes;
 mod page;
@@ -26,7 +27,8 @@ mod team;
 mod usage;
 mod views;
 
-pub use api::{Api, Reload, document};
+pub use api::{Api, Reload, Running, document};
+pub use local::Local;
 
 use std::future::Future;
 use std::net::SocketAddr;

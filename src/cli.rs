@@ -1,10 +1,12 @@
 //! The command line: one file per verb.
 
+mod api;
 pub mod audit;
 pub mod check;
 pub mod client;
 pub mod completions;
 pub mod explain;
+pub mod gateway;
 pub mod management_token;
 mod migrate;
 pub mod output;
@@ -22,12 +24,22 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::admin::Local;
 use crate::config::{self, Config, Sources};
 use crate::lifecycle::Lifecycle;
+use crate::manage::Api;
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Actor, Store};
 
-/// What every management verb works with.
+/// What the verbs work with that manage access.
+pub struct Management {
+    /// Whom they ask.
+    pub api: Api,
+    /// JSON for programs instead of tables for people.
+    pub json: bool,
+}
+
+/// What the verbs work with that are about the store itself.
 pub struct Context {
     /// Where things are looked up.
     pub store: Arc<dyn Store>,
@@ -57,6 +69,8 @@ struct Cli {
     /// Answer in JSON, for programs
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    management: api::Options,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -85,12 +99,8 @@ enum Verb {
     Schema(schema::Args),
     /// Create the database or bring its schema up to date
     Migrate(migrate::Args),
-    /// Practices and their API access
-    Practice(practice::Args),
-    /// Team members and their API access
-    User(user::Args),
-    /// Clients and their secrets
-    Client(client::Args),
+    #[command(flatten)]
+    Manage(Manage),
     /// The keys that sign access tokens
     SigningKey(signing_key::Args),
     /// Mint a token for the management API
@@ -99,6 +109,39 @@ enum Verb {
     Audit(audit::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
+}
+
+/// Those that call the management API.
+#[derive(Debug, Subcommand)]
+enum Manage {
+    /// Practices and their API access
+    Practice(practice::Args),
+    /// Team members and their API access
+    User(user::Args),
+    /// Clients and their secrets
+    Client(client::Args),
+    /// Who the caller is, and how their own API access stands
+    Me,
+    /// The gateways of the fleet, and what is in force on each
+    Nodes,
+    /// Why a request was refused
+    Decision(gateway::DecisionArgs),
+    /// The route map of a running gateway
+    Config(gateway::ConfigArgs),
+}
+
+impl Manage {
+    async fn run(self, management: &Management) -> anyhow::Result<()> {
+        match self {
+            Self::Practice(args) => practice::run(args, management).await,
+            Self::User(args) => user::run(args, management).await,
+            Self::Client(args) => client::run(args, management).await,
+            Self::Me => gateway::me(management).await,
+            Self::Nodes => gateway::nodes(management).await,
+            Self::Decision(args) => gateway::decision(args, management).await,
+            Self::Config(args) => gateway::config(args, management).await,
+        }
+    }
 }
 
 /// Runs the command line; returns the exit code: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict.
@@ -149,9 +192,10 @@ impl Cli {
                 let admitted = explain::run(&args, &config.routes.table, registry, &*store, self.json, &mut stdout).await?;
                 Ok(u8::from(!admitted))
             }
-            Verb::Practice(args) => practice::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
-            Verb::User(args) => user::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
-            Verb::Client(args) => client::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
+            Verb::Manage(verb) => {
+                let management = management(&self.management, self.database.as_deref(), &sources, self.json).await?;
+                verb.run(&management).await.map(|()| 0)
+            }
             Verb::SigningKey(args) => signing_key::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0),
             Verb::ManagementToken(args) => {
                 management_token::run(args, &context(self.database, &sources, self.json).await?).await.map(|()| 0)
@@ -181,7 +225,21 @@ fn load(sources: &Sources, database: Option<&str>, registry: &ScopeRegistry) -> 
     Ok(config::load(sources, environment(database), registry)?)
 }
 
-/// The store that a management verb works on. The route map need not be there for that.
+/// The management API: of a running gateway, or in process.
+async fn management(options: &api::Options, database: Option<&str>, sources: &Sources, json: bool) -> anyhow::Result<Management> {
+    let api = if let Some(remote) = options.remote()? {
+        Api::Remote(remote)
+    } else {
+        let lifecycle = context(database.map(str::to_owned), sources, json).await?.lifecycle;
+        Api::Local(Box::new(match options.user() {
+            Some(user) => Local::user(lifecycle, user).await?,
+            None => Local::operator(lifecycle),
+        }))
+    };
+    Ok(Management { api, json })
+}
+
+/// The store that a verb works on. The route map need not be there for that.
 async fn context(database: Option<String>, sources: &Sources, json: bool) -> anyhow::Result<Context> {
     let gateway = config::load_gateway(sources.gateway.as_deref(), environment(database.as_deref()))?;
     let store = store::open(&gateway.store.url, &gateway.store.fleet, gateway.store.migrate).await?;

@@ -11,18 +11,25 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::cache::KeyRing;
+use crate::clock::now;
 use crate::config::{self, Sources};
-use crate::lifecycle::Lifecycle;
+use crate::manage::{Api, Remote};
 use crate::scope::ScopeRegistry;
 use crate::server::{self, Server, Signals};
 use crate::store::{SqliteStore, Store};
 use crate::telemetry;
+use crate::token::Manager;
 use provision::Demo;
+
+/// How long the token is good for with which the demo provisions.
+const TOKEN_LIFETIME: Duration = Duration::from_mins(10);
 
 /// The settings of `sigmagate demo`.
 #[derive(Debug, clap::Args)]
@@ -73,15 +80,27 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     telemetry::init(&config.gateway.telemetry)?;
     let database = dir.join("gateway.db");
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&format!("sqlite://{}", database.display()), true).await?);
-    let lifecycle = Lifecycle::new(Arc::clone(&store), None);
+    let oauth = config.gateway.oauth.clone();
+    let keys = Arc::clone(&store);
     let mut signals = Signals::new()?;
     let server = tokio::select! {
         started = Server::start(config, &sources, registry, store) => started?,
         () = signals.stop() => return Ok(()),
     };
-    let mut demo = provision::provision(&lifecycle, &dir).await?;
+    // With tokens as `sigmagate management-token` mints them, at the listener where operators connect.
+    let management_url = format!("http://{}", server.management_address());
+    let ring = oauth.map(|oauth| async move { anyhow::Ok(KeyRing::opened(keys.signing_keys().await?, &oauth.master_key)) });
+    let ring = ring.context("the demo has a master key")?.await?;
+    let calling = |manager: Manager| {
+        let token = ring.management_token(&manager, now(), TOKEN_LIFETIME)?;
+        let (token, _) = token.context("no signing key signs yet")?;
+        Ok(Api::Remote(Remote::new(&management_url, &token, &[])?))
+    };
+    let operator = calling(Manager::Operator { name: "demo".into() })?;
+    let as_user = async |id, practice| calling(Manager::User { id, practice, admin: false });
+    let mut demo = provision::provision(&operator, as_user, &dir).await?;
     demo.gateway_url = format!("http://{}", server.addresses()[0]);
-    demo.management_url = format!("http://{}", server.management_address());
+    demo.management_url = management_url;
     demo.upstream_url = upstream_url;
     demo.database_url = format!("sqlite://{}", database.display());
     save(&dir, "demo.json", &demo)?;
@@ -173,8 +192,8 @@ fn instructions(demo: &Demo, dir: &Path) -> String {
     say(
         "turn the member off and on: 403 and 200 for the personal key",
         format!(
-            "{program} --database {database} user access {} off\n{program} --database {database} user access {} on",
-            demo.users.member, demo.users.member
+            "{program} --database {database} user access {} off --practice {}\n{program} --database {database} user access {} on --practice {}",
+            demo.users.member, demo.practice_id, demo.users.member, demo.practice_id
         ),
     );
     say(

@@ -39,6 +39,7 @@ pub mod admin;
 pub mod canary;
 pub mod lifecycle;
 pub mod mail;
+pub mod manage;
 // shared edges
 pub mod cli;
 pub mod config;

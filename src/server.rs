@@ -262,7 +262,8 @@ impl Server {
         });
         let follow = |trust: &Trust, url: &Arc<str>| reloader.follow(trust, url);
         let managers = Managers::new(Arc::clone(&replica), &gateway.management_issuers, follow);
-        let api = admin::Api::new(management_lifecycle, Arc::clone(&gate), managers, reload).with_changed(move || mailer.nudge());
+        let running = admin::Running { gate: Arc::clone(&gate), managers, reload };
+        let api = admin::Api::new(management_lifecycle, running).with_changed(move || mailer.nudge());
         let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()), api);
         let admin = tokio::spawn(async move {
             let stopped = async {

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["feed", "gate", "lifecycle", "metrics", "tally"],
     &["telemetry", "canary", "oauth", "mail"],
     &["proxy", "admin", "reload"],
-    &["server"],
+    &["server", "manage"],
     &["demo"],
     &["cli"],
 ];
@@ -40,7 +40,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("askama", &["mail"]),
     ("jsonwebtoken", &["token"]),
     ("aws_lc_rs", &["token"]),
-    ("reqwest", &["jwks"]),
+    ("reqwest", &["jwks", "manage"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("clap", &["cli", "demo"]),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Json, Router};
@@ -12,6 +13,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::problem::Problem;
 use super::{attempts, caller, clients, config, denials, idempotency, ledger, me, nodes, practices, sync, team, usage};
 use crate::bearer::Managers;
 use crate::gate::Gate;
@@ -25,30 +27,46 @@ pub(super) const CONTENT: usize = 64 * 1024;
 /// Reloads the route map; how often that has been done, or all that is wrong with it. Blocks.
 pub type Reload = Arc<dyn Fn() -> Result<u64, Vec<String>> + Send + Sync>;
 
+/// The gateway that the API belongs to.
+pub struct Running {
+    /// What decides there.
+    pub gate: Arc<Gate>,
+    /// Who says who calls.
+    pub managers: Managers,
+    /// Takes up a new route map.
+    pub reload: Reload,
+}
+
 /// What the API works with.
 pub struct Api {
     pub(super) store: Arc<dyn Store>,
     pub(super) lifecycle: Lifecycle,
-    pub(super) gate: Arc<Gate>,
-    pub(super) managers: Managers,
-    pub(super) reload: Reload,
     pub(super) attempts: FailureLimit,
+    running: Option<Running>,
     changed: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Api {
-    /// An API over this life cycle, for whom these say who they are.
+    /// An API over this life cycle, of this gateway.
     #[must_use]
-    pub fn new(lifecycle: Lifecycle, gate: Arc<Gate>, managers: Managers, reload: Reload) -> Self {
-        Self {
-            store: Arc::clone(lifecycle.store()),
-            lifecycle,
-            gate,
-            managers,
-            reload,
-            attempts: attempts::limit(),
-            changed: Box::new(|| ()),
-        }
+    pub fn new(lifecycle: Lifecycle, running: Running) -> Self {
+        Self { running: Some(running), ..Self::without_gateway(lifecycle) }
+    }
+
+    /// An API of no gateway: nobody can call it but in process.
+    pub(super) fn without_gateway(lifecycle: Lifecycle) -> Self {
+        Self { store: Arc::clone(lifecycle.store()), lifecycle, attempts: attempts::limit(), running: None, changed: Box::new(|| ()) }
+    }
+
+    /// The gateway, for what is about it.
+    pub(super) fn running(&self) -> Result<&Running, Problem> {
+        self.running.as_ref().ok_or_else(|| {
+            Problem::new(
+                StatusCode::CONFLICT,
+                "no_gateway",
+                "this is about a running gateway: ask that one, at its management listener (`--api`)",
+            )
+        })
     }
 
     /// Calls `changed` after each request that may have changed something, for whoever waits for that.
@@ -84,6 +102,7 @@ struct Described;
 
 fn described() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(practices::list))
         .routes(routes!(practices::put))
         .routes(routes!(practices::access))
         .routes(routes!(practices::request))
@@ -118,16 +137,21 @@ pub fn document() -> Document {
 
 /// The paths under `/v1`, which nobody reaches without a management token, and the document, which everybody may read.
 pub(super) fn router(api: Arc<Api>) -> Router {
-    let (paths, document) = described().split_for_parts();
-    let document = Arc::new(document);
-    paths
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), changed))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), idempotency::once))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), attempts::note))
+    let document = Arc::new(document());
+    trusting(&api)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
         .layer(DefaultBodyLimit::max(CONTENT))
         .with_state(api)
         .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
+}
+
+/// The paths for those who are known already.
+pub(super) fn trusting(api: &Arc<Api>) -> Router<Arc<Api>> {
+    let (paths, _) = described().split_for_parts();
+    paths
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), changed))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), idempotency::once))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), attempts::note))
 }
 
 async fn changed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::api::Api;
 use super::problem::Problem;
-use crate::entity::{Client, Role};
+use crate::entity::{Client, Role, User};
 use crate::id::{PracticeId, UserId};
 use crate::store::records::Viewer;
 use crate::store::{self, Actor};
@@ -35,6 +35,16 @@ enum Who {
 pub type Called = Extension<Caller>;
 
 impl Caller {
+    /// An operator who calls in process.
+    pub(super) fn in_process() -> Self {
+        Self { who: Who::Operator("cli".into()), origin: "cli".into() }
+    }
+
+    /// A user for whom somebody calls in process who holds the store itself.
+    pub(super) fn for_user(user: User) -> Self {
+        Self { who: Who::User { admin: user.role == Role::Admin, id: user.id, practice: user.practice_id }, origin: "cli".into() }
+    }
+
     /// For the ledger.
     pub fn actor(&self) -> Actor {
         let name = match &self.who {
@@ -129,7 +139,7 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 async fn caller(api: &Api, peer: SocketAddr, token: &[u8]) -> Result<Caller, Problem> {
-    let manager = api.managers.find(token).await.map_err(|unread| {
+    let manager = api.running()?.managers.find(token).await.map_err(|unread| {
         tracing::info!(%peer, why = %unread, "a management token is refused");
         // That its issuer does not answer is not the fault of the one who calls.
         if unread.is_unavailable() {

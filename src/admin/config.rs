@@ -48,14 +48,15 @@ pub struct Reloaded {
     responses((status = 200, description = "The route map.", body = ConfigView), Refusals))]
 pub async fn show(State(api): State<Arc<Api>>, caller: Called) -> Result<Json<ConfigView>, Problem> {
     caller.must_operate()?;
-    let table = api.gate.routes();
+    let gate = &api.running()?.gate;
+    let table = gate.routes();
     let routes = table.routes().iter().map(|route| RouteView {
         prefix: route.prefix.to_string(),
         scopes: route.scopes.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
         public: matches!(route.requirement, Requirement::Public),
         upstream: route.upstream.name.to_string(),
     });
-    Ok(Json(ConfigView { scopes: api.gate.scopes().iter().map(ToString::to_string).collect(), routes: routes.collect() }))
+    Ok(Json(ConfigView { scopes: gate.scopes().iter().map(ToString::to_string).collect(), routes: routes.collect() }))
 }
 
 /// Takes up the route file as it is now; a wrong one changes nothing
@@ -63,7 +64,7 @@ pub async fn show(State(api): State<Arc<Api>>, caller: Called) -> Result<Json<Co
     responses((status = 200, description = "It is in force.", body = Reloaded), Refusals))]
 pub async fn reload(State(api): State<Arc<Api>>, caller: Called) -> Result<Json<Reloaded>, Problem> {
     caller.must_operate()?;
-    let reload = Arc::clone(&api.reload);
+    let reload = Arc::clone(&api.running()?.reload);
     let reloaded = tokio::task::spawn_blocking(move || reload()).await.map_err(|_| Problem::unavailable("the reload has failed"))?;
     let generation = reloaded.map_err(|mistakes| Problem::new(StatusCode::CONFLICT, "invalid_config", mistakes.join("\n")))?;
     Ok(Json(Reloaded { generation }))

@@ -10,9 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::api::Api;
 use super::body::{Body, Path, Query, Text};
 use super::caller::Called;
+use super::page::PageQuery;
 use super::problem::Problem;
 use super::refusals::Refusals;
-use super::views::{LastUseView, PracticeChanged, PracticeView, Receipt};
+use super::views::{LastUseView, Page, PracticeChanged, PracticeView, Receipt};
 use crate::clock::{Timestamp, now};
 use crate::id::PracticeId;
 use crate::store::records::ClientRow;
@@ -85,6 +86,15 @@ pub enum Disabled {
     Preview(Preview),
     /// Without.
     Changed(PracticeChanged),
+}
+
+/// Lists every practice, by id
+#[utoipa::path(get, path = "/v1/practices", tag = "practices", params(PageQuery),
+    responses((status = 200, description = "A page of them.", body = Page<PracticeView>), Refusals))]
+pub async fn list(State(api): State<Arc<Api>>, caller: Called, Query(page): Query<PageQuery>) -> Result<Json<Page<PracticeView>>, Problem> {
+    caller.must_operate()?;
+    let (practices, next) = page.of(api.store.practices().await?, |practice| practice.id.clone())?;
+    Ok(Json(Page { items: practices.into_iter().map(PracticeView::from).collect(), next }))
 }
 
 /// Creates or renames a practice, as SigmaMD says

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::clock::Timestamp;
 use crate::entity::StoredKey;
 use crate::id::KeyId;
-use crate::token::{KeySet, MasterKey, PublicKey, SigningKey};
+use crate::token::{KeySet, MANAGEMENT_TOKEN_TYPE, Manager, MasterKey, PublicKey, SigningKey, Unsignable};
 
 /// How long a key is published after another one has taken its place: longer than any token of it lives, and clocks differ.
 const LINGER: Duration = Duration::from_mins(65);
@@ -78,6 +80,22 @@ impl KeyRing {
         let begun = self.keys.iter().filter(|ring| ring.stored.revoked_at.is_none());
         let begun = begun.filter_map(|ring| ring.stored.signs_from.filter(|from| *from <= now).map(|from| (from, ring)));
         begun.max_by_key(|(from, ring)| (*from, ring.stored.id.clone())).map(|(_, ring)| &ring.key)
+    }
+
+    /// A management token from `now` on, and when it ends; `None` if no key signs.
+    ///
+    /// # Errors
+    /// [`Unsignable`], if the key cannot sign.
+    pub fn management_token(
+        &self,
+        manager: &Manager,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<Option<(String, Timestamp)>, Unsignable> {
+        let Some(signer) = self.signer(now) else { return Ok(None) };
+        let ends = now.after(lifetime);
+        let header = json!({ "typ": MANAGEMENT_TOKEN_TYPE, "alg": signer.algorithm().as_str(), "kid": signer.kid() });
+        Ok(Some((signer.sign_json(&header, &manager.to_claims(now, ends))?, ends)))
     }
 
     /// What checks signatures.

@@ -4,18 +4,17 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use http::Method;
 use ipnet::IpNet;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::Context;
-use super::output::{Usage, in_force, print_json, print_receipt, print_table, table};
-use crate::clock::{Timestamp, now};
-use crate::credential::usable_at;
-use crate::entity::{Client, ClientKeys};
-use crate::id::{ClientId, PracticeId, UserId};
-use crate::lifecycle::{NewClientRequest, Overlap, parse_network};
+use super::Management;
+use super::output::{Usage, in_force, print_changed, print_json, print_table, table, text};
+use crate::clock::Timestamp;
+use crate::id::{ClientId, PracticeId};
+use crate::lifecycle::{Overlap, parse_network};
 use crate::scope::ScopeToken;
-use crate::store::ClientEdit;
+use crate::token::KeySet;
 
 const ONCE: &str = "The secret will not be shown again: keep it somewhere safe now.";
 
@@ -31,14 +30,7 @@ enum Verb {
     /// Create a client and show its secret, once
     Create(Create),
     /// List clients, newest first, the revoked ones too
-    List {
-        /// Only those of this practice
-        #[arg(long)]
-        practice: Option<PracticeId>,
-        /// Only the personal ones of this user
-        #[arg(long)]
-        owner: Option<UserId>,
-    },
+    List(Whose),
     /// Show one client and its secrets' dates
     Show {
         /// The client
@@ -68,14 +60,28 @@ enum Verb {
     },
 }
 
+/// Whose clients: a practice's, or the caller's own
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Whose {
+    /// Those of this practice
+    #[arg(long)]
+    practice: Option<PracticeId>,
+    /// The personal ones of whoever calls, which nobody else sees: by a token of theirs, or `--as USER`
+    #[arg(long)]
+    own: bool,
+}
+
+impl Whose {
+    fn path(&self) -> String {
+        self.practice.as_ref().map_or_else(|| "/v1/me/clients".to_owned(), |practice| format!("/v1/practices/{practice}/clients"))
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// The practice whose data it reaches
-    #[arg(long)]
-    practice: PracticeId,
-    /// The user who owns it; without, it is the practice's
-    #[arg(long)]
-    owner: Option<UserId>,
+    #[command(flatten)]
+    whose: Whose,
     /// A name for people
     #[arg(long)]
     name: String,
@@ -107,13 +113,20 @@ struct Keys {
 }
 
 impl Keys {
-    fn read(self) -> anyhow::Result<Option<ClientKeys>> {
+    /// Says where they are, if that is given.
+    fn say(self, body: &mut Map<String, Value>) -> anyhow::Result<()> {
         if let Some(url) = self.jwks_url {
-            return Ok(Some(ClientKeys::Url(url.into())));
+            body.insert("jwks_uri".into(), url.into());
         }
-        let Some(path) = self.jwks else { return Ok(None) };
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        Ok(Some(ClientKeys::Jwks(text.trim().into())))
+        if let Some(path) = self.jwks {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            let refused = |why: &dyn std::fmt::Display| Usage(format!("the keys of the client are not taken: {why}"));
+            // What is no set, or no set to everybody, is not to become one on the way.
+            KeySet::from_jwks(text.as_bytes()).map_err(|error| refused(&error))?;
+            let keys = serde_json::from_str(&text).map_err(|error| refused(&error))?;
+            body.insert("jwks".into(), keys);
+        }
+        Ok(())
     }
 }
 
@@ -152,192 +165,162 @@ struct Edit {
     no_keys: bool,
 }
 
-impl Edit {
-    fn changes(self) -> anyhow::Result<(ClientId, ClientEdit)> {
-        let keys = if self.no_keys { Some(ClientKeys::None) } else { self.keys.read()? };
-        let edit = ClientEdit {
-            name: self.name,
-            scopes: (!self.scopes.is_empty()).then_some(self.scopes),
-            allowed_addresses: (self.allow_any || !self.allow.is_empty()).then_some(self.allow),
-            tier: (self.standard_tier || self.tier.is_some()).then_some(self.tier),
-            expires_at: (self.never_expires || self.expires.is_some()).then_some(self.expires),
-            keys,
-            only_if: None,
-        };
-        let nothing = edit.name.is_none()
-            && edit.scopes.is_none()
-            && edit.allowed_addresses.is_none()
-            && edit.tier.is_none()
-            && edit.expires_at.is_none()
-            && edit.keys.is_none();
-        if nothing {
-            return Err(
-                Usage("nothing to change: give --name, --scope, --allow, --tier, --expires, --jwks or --jwks-url".to_owned()).into()
-            );
-        }
-        Ok((self.client, edit))
+impl Create {
+    fn body(self) -> anyhow::Result<Value> {
+        let mut body = Map::new();
+        body.insert("name".into(), self.name.into());
+        body.insert("scopes".into(), texts(&self.scopes));
+        body.insert("allowed_addresses".into(), texts(&self.allow));
+        body.insert("tier".into(), self.tier.into());
+        body.insert("expires_at".into(), json!(self.expires));
+        self.keys.say(&mut body)?;
+        Ok(body.into())
     }
+}
+
+impl Edit {
+    fn body(self) -> anyhow::Result<Value> {
+        let mut body = Map::new();
+        if let Some(name) = self.name {
+            body.insert("name".into(), name.into());
+        }
+        if !self.scopes.is_empty() {
+            body.insert("scopes".into(), texts(&self.scopes));
+        }
+        if self.allow_any || !self.allow.is_empty() {
+            body.insert("allowed_addresses".into(), texts(&self.allow));
+        }
+        if self.standard_tier || self.tier.is_some() {
+            body.insert("tier".into(), self.tier.into());
+        }
+        if self.never_expires || self.expires.is_some() {
+            body.insert("expires_at".into(), json!(self.expires));
+        }
+        if self.no_keys {
+            body.insert("jwks".into(), Value::Null);
+        }
+        self.keys.say(&mut body)?;
+        if body.is_empty() {
+            let options = "--name, --scope, --allow, --allow-any, --tier, --standard-tier, --expires, --never-expires, --jwks, --jwks-url or --no-keys";
+            return Err(Usage(format!("nothing to change: give {options}")).into());
+        }
+        Ok(body.into())
+    }
+}
+
+fn texts<T: std::fmt::Display>(items: &[T]) -> Value {
+    items.iter().map(ToString::to_string).collect()
 }
 
 /// Runs the verb.
 ///
 /// # Errors
-/// What the life cycle or the store says.
-pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
-    let (lifecycle, by) = (&context.lifecycle, &context.actor);
-    let (done, receipt) = match args.verb {
-        Verb::Create(create) => return self::create(create, context).await,
-        Verb::List { practice, owner } => {
-            // A practice that does not exist is a slip, not an empty list.
-            if let Some(practice) = &practice {
-                context.store.practice(practice).await?;
-            }
-            if let Some(owner) = &owner {
-                context.store.user(owner).await?;
-            }
-            let clients = context.store.clients(practice.as_ref(), owner.as_ref()).await?;
-            return print_clients(&clients, context.json);
-        }
-        Verb::Show { client } => return show(&context.store.client(client).await?, context.json),
-        Verb::Rotate { client, overlap } => return rotate(client, overlap, context).await,
+/// What the API says.
+pub async fn run(args: Args, management: &Management) -> anyhow::Result<()> {
+    let (api, json) = (&management.api, management.json);
+    let of = |client: ClientId| format!("/v1/clients/{client}");
+    let (done, changed) = match args.verb {
+        Verb::Create(create) => return self::create(create, management).await,
+        Verb::List(whose) => return print_clients(&api.list(&whose.path(), usize::MAX).await?, json),
+        Verb::Show { client } => return show(&api.get(&of(client)).await?, json),
+        Verb::Rotate { client, overlap } => return rotate(client, overlap, management).await,
         Verb::Edit(edit) => {
-            let (client, edit) = edit.changes()?;
-            (format!("Client `{client}` is changed."), lifecycle.edit(client, edit, by).await?)
+            let client = edit.client;
+            let changed = api.send(Method::PATCH, &of(client), Some(&edit.body()?)).await?;
+            (format!("Client `{client}` is changed."), changed)
         }
         Verb::EndSecret { client, generation } => {
-            let receipt = lifecycle.end_secret(client, generation, by).await?;
-            (format!("Secret {generation} of client `{client}` no longer works."), receipt)
+            let changed = api.send(Method::DELETE, &format!("{}/secrets/{generation}", of(client)), None).await?;
+            (format!("Secret {generation} of client `{client}` no longer works."), changed)
         }
         Verb::Revoke { client } => {
-            let receipt = lifecycle.revoke(client, by).await?;
-            (format!("Client `{client}` is revoked and no longer works. This is final."), receipt)
+            let changed = api.post(&format!("{}/revoke", of(client)), None).await?;
+            (format!("Client `{client}` is revoked and no longer works. This is final."), changed)
         }
     };
-    print_receipt(&mut io::stdout().lock(), context.json, &done, &receipt)
+    print_changed(&mut io::stdout().lock(), json, &done, &changed)
 }
 
-async fn create(create: Create, context: &Context) -> anyhow::Result<()> {
-    let request = NewClientRequest {
-        practice: create.practice,
-        owner: create.owner,
-        name: create.name,
-        scopes: create.scopes,
-        allowed_addresses: create.allow,
-        tier: create.tier,
-        expires_at: create.expires,
-        keys: create.keys.read()?.unwrap_or_default(),
-    };
-    let issued = context.lifecycle.create_client(request, &context.actor).await?;
+async fn create(create: Create, management: &Management) -> anyhow::Result<()> {
+    let path = create.whose.path();
+    let created = management.api.post(&path, Some(&create.body()?)).await?;
     let out = &mut io::stdout().lock();
-    if context.json {
-        let secret = issued.secret.reveal();
-        return print_json(
-            out,
-            &json!({ "client_id": issued.client.id, "client_secret": secret, "client": issued.client, "receipt": issued.receipt }),
-        );
+    if management.json {
+        return print_json(out, &created);
     }
-    writeln!(out, "client id  {}", issued.client.id)?;
-    writeln!(out, "secret     {}", issued.secret.reveal())?;
+    writeln!(out, "client id  {}", text(&created["client"]["client_id"]))?;
+    writeln!(out, "secret     {}", text(&created["client_secret"]))?;
     writeln!(out, "{ONCE}")?;
-    writeln!(out, "{}", in_force(&issued.receipt))?;
+    writeln!(out, "{}", in_force(&created["receipt"]))?;
     Ok(())
 }
 
-async fn rotate(client: ClientId, overlap: Overlap, context: &Context) -> anyhow::Result<()> {
-    let rotated = context.lifecycle.rotate(client, overlap, &context.actor).await?;
+async fn rotate(client: ClientId, overlap: Overlap, management: &Management) -> anyhow::Result<()> {
+    let body = json!({ "overlap": overlap.as_str() });
+    let rotated = management.api.post(&format!("/v1/clients/{client}/secrets"), Some(&body)).await?;
     let out = &mut io::stdout().lock();
-    if context.json {
-        return print_json(
-            out,
-            &json!({
-                "client_id": client,
-                "generation": rotated.generation,
-                "client_secret": rotated.secret.reveal(),
-                "others_end": rotated.others_end,
-                "receipt": rotated.receipt,
-            }),
-        );
+    if management.json {
+        return print_json(out, &rotated);
     }
     writeln!(out, "client id  {client}")?;
-    writeln!(out, "secret     {}", rotated.secret.reveal())?;
+    writeln!(out, "secret     {}", text(&rotated["client_secret"]))?;
     writeln!(out, "{ONCE}")?;
     match overlap {
         Overlap::None => writeln!(out, "Every earlier secret has ended.")?,
-        _ => writeln!(out, "Earlier secrets end at {} at the latest.", rotated.others_end)?,
+        _ => writeln!(out, "Earlier secrets end at {} at the latest.", text(&rotated["others_end"]))?,
     }
-    writeln!(out, "{}", in_force(&rotated.receipt))?;
+    writeln!(out, "{}", in_force(&rotated["receipt"]))?;
     Ok(())
 }
 
-/// What a list says of a client in one word.
-fn status(client: &Client, now: Timestamp) -> &'static str {
-    if client.revoked_at.is_some() {
-        "revoked"
-    } else if usable_at(client.expires_at, now) {
-        "active"
-    } else {
-        "expired"
-    }
-}
-
-fn as_json(client: &Client, now: Timestamp) -> serde_json::Value {
-    let mut value = serde_json::to_value(client).expect("a client has text keys only");
-    value["status"] = status(client, now).into();
-    value
-}
-
-fn join<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-}
-
-fn print_clients(clients: &[Client], json: bool) -> anyhow::Result<()> {
-    let now = now();
+fn print_clients(clients: &[Value], json: bool) -> anyhow::Result<()> {
     let out = &mut io::stdout().lock();
     if json {
-        return print_json(out, &clients.iter().map(|client| as_json(client, now)).collect::<Vec<_>>());
+        return print_json(out, &clients);
     }
-    let mut table = table(&["CLIENT", "NAME", "STATUS", "PRACTICE", "OWNER", "SCOPES", "CREATED"]);
+    let mut table = table(&["CLIENT", "NAME", "STATUS", "SCOPES", "CREATED", "LAST USED"]);
     for client in clients {
-        table.add_row([
-            client.id.to_string(),
-            client.name.to_string(),
-            status(client, now).to_owned(),
-            client.practice_id.to_string(),
-            client.owner.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
-            join(&client.scopes),
-            client.created_at.to_string(),
-        ]);
+        let of = |name: &str| text(&client[name]);
+        table.add_row([of("client_id"), of("name"), of("status"), of("scopes"), of("created_at"), text(&client["last_used"]["at"])]);
     }
     print_table(out, &table, "There is no such client: `sigmagate client create` makes one.")
 }
 
-fn show(client: &Client, json: bool) -> anyhow::Result<()> {
-    let now = now();
+fn show(client: &Value, json: bool) -> anyhow::Result<()> {
     let out = &mut io::stdout().lock();
     if json {
-        return print_json(out, &as_json(client, now));
+        return print_json(out, client);
     }
-    let moment = |at: Option<Timestamp>| at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-    let addresses = if client.allowed_addresses.is_empty() { "any".to_owned() } else { join(&client.allowed_addresses) };
+    let of = |name: &str, without: &str| match text(&client[name]) {
+        nothing if nothing == "-" => without.to_owned(),
+        text => text,
+    };
+    let keys = match (&client["jwks"], &client["jwks_uri"]) {
+        (Value::Null, Value::Null) => "-".to_owned(),
+        (Value::Null, url) => text(url),
+        (set, _) => format!("{} here", set["keys"].as_array().map_or(0, Vec::len)),
+    };
     for (label, value) in [
-        ("client id", client.id.to_string()),
-        ("name", client.name.to_string()),
-        ("status", status(client, now).to_owned()),
-        ("practice", client.practice_id.to_string()),
-        ("owner", client.owner.as_ref().map_or_else(|| "- (the practice's)".to_owned(), ToString::to_string)),
-        ("scopes", join(&client.scopes)),
-        ("addresses", addresses),
-        ("tier", client.tier.as_deref().unwrap_or("standard").to_owned()),
-        ("created", client.created_at.to_string()),
-        ("expires", moment(client.expires_at)),
-        ("revoked", moment(client.revoked_at)),
+        ("client id", of("client_id", "-")),
+        ("name", of("name", "-")),
+        ("status", of("status", "-")),
+        ("practice", of("practice_id", "-")),
+        ("owner", of("owner", "- (the practice's)")),
+        ("scopes", of("scopes", "-")),
+        ("addresses", of("allowed_addresses", "any")),
+        ("tier", of("tier", "standard")),
+        ("own keys", keys),
+        ("created", of("created_at", "-")),
+        ("expires", of("expires_at", "-")),
+        ("revoked", of("revoked_at", "-")),
     ] {
         writeln!(out, "{label:<10} {value}")?;
     }
     writeln!(out)?;
-    let mut table = table(&["SECRET", "CREATED", "ENDS"]);
-    for secret in &client.secrets {
-        table.add_row([secret.generation.to_string(), secret.created_at.to_string(), moment(secret.expires_at)]);
+    let mut table = table(&["SECRET", "CREATED", "ENDS", "USABLE"]);
+    for secret in client["secrets"].as_array().into_iter().flatten() {
+        let usable = if secret["usable"] == true { "yes" } else { "no" };
+        table.add_row([text(&secret["generation"]), text(&secret["created_at"]), text(&secret["expires_at"]), usable.to_owned()]);
     }
     print_table(out, &table, "It has no secret.")
 }

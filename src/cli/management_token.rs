@@ -10,7 +10,7 @@ use super::output::{Usage, print_json};
 use crate::cache::KeyRing;
 use crate::clock::now;
 use crate::id::{PracticeId, UserId};
-use crate::token::{MANAGEMENT_TOKEN_TYPE, Manager};
+use crate::token::Manager;
 
 /// Mint a token for the management API
 #[derive(Debug, clap::Args)]
@@ -48,13 +48,10 @@ pub async fn run(args: Args, context: &Context) -> anyhow::Result<()> {
         _ => Manager::Operator { name: args.operator },
     };
     let ring = KeyRing::opened(context.store.signing_keys().await?, &oauth.master_key);
-    let issued_at = now();
-    let signer = ring.signer(issued_at).ok_or_else(|| {
+    let lifetime = Duration::from_secs(args.lifetime.into());
+    let (token, expires_at) = ring.management_token(&manager, now(), lifetime)?.ok_or_else(|| {
         Usage("there is no signing key that this master key opens: `sigmagate signing-key rotate --at-once` makes one".into())
     })?;
-    let expires_at = issued_at.after(Duration::from_secs(args.lifetime.into()));
-    let header = json!({ "typ": MANAGEMENT_TOKEN_TYPE, "alg": signer.algorithm().as_str(), "kid": signer.kid() });
-    let token = signer.sign_json(&header, &manager.to_claims(issued_at, expires_at))?;
     let out = &mut io::stdout().lock();
     if context.json {
         return print_json(out, &json!({ "token": token, "expires_at": expires_at }));

@@ -4,7 +4,9 @@ use std::io::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::manage::Refused;
 use crate::store::Receipt;
 use crate::{lifecycle, store};
 
@@ -13,12 +15,20 @@ use crate::{lifecycle, store};
 #[error("{0}")]
 pub struct Usage(pub String);
 
+/// Something could not be done; the text says what.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(pub String);
+
 /// The exit code for a failure: 1 failure, 2 usage, 3 not found, 4 conflict. (0 is success; clap itself exits with 2.)
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<Usage>() {
             return 2;
+        }
+        if let Some(refused) = cause.downcast_ref::<Refused>() {
+            return refused.exit_code();
         }
         let store_error = match cause.downcast_ref::<lifecycle::Error>() {
             Some(lifecycle::Error::Invalid(_)) => return 2,
@@ -65,20 +75,34 @@ pub(super) fn print_json(out: &mut dyn Write, value: &impl Serialize) -> anyhow:
 }
 
 /// Prints what was done, and how it came into force.
+pub(super) fn print_changed(out: &mut dyn Write, json: bool, done: &str, changed: &Value) -> anyhow::Result<()> {
+    if json {
+        return print_json(out, changed);
+    }
+    writeln!(out, "{done}")?;
+    if changed["receipt"].is_null() {
+        writeln!(out, "It was so already.")?;
+    } else {
+        writeln!(out, "{}", in_force(&changed["receipt"]))?;
+    }
+    Ok(())
+}
+
+/// Prints what was done to the store itself, and how it came into force.
 pub(super) fn print_receipt(out: &mut dyn Write, json: bool, done: &str, receipt: &Receipt) -> anyhow::Result<()> {
     if json {
         return print_json(out, receipt);
     }
     writeln!(out, "{done}")?;
-    writeln!(out, "{}", in_force(receipt))?;
+    writeln!(out, "{}", in_force(&serde_json::to_value(receipt)?))?;
     Ok(())
 }
 
 /// One sentence for people about a receipt.
-pub(super) fn in_force(receipt: &Receipt) -> String {
-    let waited = receipt.waited.as_millis();
-    let revision = receipt.revision;
-    match (receipt.applied, receipt.expired) {
+pub(super) fn in_force(receipt: &Value) -> String {
+    let count = |name: &str| receipt[name].as_u64().unwrap_or(0);
+    let (waited, revision) = (count("waited_ms"), count("revision"));
+    match (count("applied"), count("expired")) {
         (0, 0) => format!("In force: no gateway is running (revision {revision})."),
         (applied, 0) => format!("In force on {} after {waited} ms (revision {revision}).", gateways(applied)),
         (applied, expired) => format!(
@@ -89,7 +113,23 @@ pub(super) fn in_force(receipt: &Receipt) -> String {
     }
 }
 
-fn gateways(count: u32) -> String {
+/// A value as a table shows it.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => join(&items.iter().map(text).collect::<Vec<_>>()),
+        other => other.to_string(),
+    }
+}
+
+/// With blanks between them.
+pub(super) fn join(items: &[String]) -> String {
+    items.join(" ")
+}
+
+fn gateways(count: u64) -> String {
     if count == 1 { "1 gateway".to_owned() } else { format!("{count} gateways") }
 }
 

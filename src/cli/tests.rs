@@ -12,19 +12,17 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    Practice(practice::Args),
-    User(user::Args),
-    Client(client::Args),
+    #[command(flatten)]
+    Manage(Manage),
     SigningKey(signing_key::Args),
     Audit(audit::Args),
 }
 
 async fn call(context: &Context, line: &str) -> u8 {
     let Ok(cli) = Cli::try_parse_from(std::iter::once("sigmagate").chain(line.split(' '))) else { return 2 };
+    let lifecycle = context.lifecycle.clone();
     let result = match cli.verb {
-        Verb::Practice(args) => practice::run(args, context).await,
-        Verb::User(args) => user::run(args, context).await,
-        Verb::Client(args) => client::run(args, context).await,
+        Verb::Manage(verb) => verb.run(&Management { api: Api::Local(Box::new(Local::operator(lifecycle))), json: context.json }).await,
         Verb::SigningKey(args) => signing_key::run(args, context).await,
         Verb::Audit(args) => audit::run(args, context).await,
     };
@@ -57,10 +55,11 @@ async fn every_verb_works_and_its_exit_code_says_how_it_went() {
         ("practice enable p", 0),
         ("user put u --practice p --role admin", 0),
         ("user put u --practice p --role owner", 2),
-        ("client create --practice p --owner u --name n --scope all", 4),
-        ("user access u on", 0),
-        ("user access nobody on", 3),
-        ("client create --practice p --owner u --name n --scope all", 0),
+        ("client create --practice p --own --name n --scope all", 2),
+        ("client create --own --name n --scope all", 1),
+        ("user access u on --practice p", 0),
+        ("user access nobody on --practice p", 3),
+        ("user access u on", 2),
         ("client create --practice p --name n", 2),
         ("client create --practice p --name n --scope Billing", 2),
         ("client create --practice p --name n --scope billing --expires 2001-01-01T00:00:00Z", 2),
@@ -68,7 +67,20 @@ async fn every_verb_works_and_its_exit_code_says_how_it_went() {
         ("client list --practice p", 0),
         ("client list --practice q", 3),
         ("user list --practice p", 0),
-        ("user remove u", 0),
+        ("user remove u --practice p", 0),
+        ("nodes", 0),
+        ("me", 1),
+        ("practice disable p --dry-run", 0),
+        ("practice usage p --from 2026-01-01 --to 2026-01-31", 0),
+        ("practice usage p --from yesterday", 2),
+        ("practice usage p --from 2026-02-01 --to 2026-01-31", 2),
+        ("practice denials p", 0),
+        ("practice ledger p --limit 3", 0),
+        ("practice ledger q", 3),
+        ("decision nobody-knows", 3),
+        ("decision a/b", 2),
+        ("config show", 4),
+        ("config reload", 4),
         ("signing-key list", 0),
         ("signing-key rotate", 2),
         ("signing-key revoke short", 2),

@@ -18,7 +18,9 @@ use tokio::time::sleep;
 
 use super::provision::{self, Credential, Users};
 use super::{save, upstream, with_upstream};
+use crate::admin::Local;
 use crate::lifecycle::Lifecycle;
+use crate::manage::Api;
 use crate::store;
 
 /// The settings of `sigmagate fleet`.
@@ -100,7 +102,11 @@ pub async fn run(args: Args, database: Option<&str>) -> anyhow::Result<()> {
         gateway_urls.push(gateway.said(|line| address(line, "listening for applications")).await?);
         management_urls.push(gateway.said(|line| address(line, "listening for operators")).await?);
     }
-    let demo = provision::provision(&Lifecycle::new(store, None), &dir).await?;
+    // In process: whether the gateways have a master key, so that there are management tokens, is for --settings to say.
+    let lifecycle = Lifecycle::new(store, None);
+    let operator = Api::Local(Box::new(Local::operator(lifecycle.clone())));
+    let as_user = async |id, _| Ok(Api::Local(Box::new(Local::user(lifecycle.clone(), &id).await?)));
+    let demo = provision::provision(&operator, as_user, &dir).await?;
     let processes = Processes { gateways: gateways.iter().map(|process| process.id).collect(), upstream: upstream.id };
     let fleet = Fleet {
         gateway_urls,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use anyhow::Context;
+use http::Method;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::entity::Role;
-use crate::lifecycle::{Issued, Lifecycle, NewClientRequest};
-use crate::store::Actor;
+use crate::id::{PracticeId, UserId};
+use crate::manage::Api;
 
 /// What `demo.json` says. Its shape is documented in the README and kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -51,25 +53,31 @@ pub struct Credential {
     pub owner: Option<String>,
 }
 
-/// Provisions the practice, or goes on with the one that the folder's `demo.json` tells of.
+/// Provisions the practice through the management API, or goes on with the one that the folder's `demo.json` tells of.
+/// `as_user` gives the API as one of its people calls it: personal keys are for nobody else to make.
 ///
 /// # Errors
-/// What the store refuses.
-pub async fn provision(lifecycle: &Lifecycle, dir: &Path) -> anyhow::Result<Demo> {
-    if let Some(demo) = earlier(lifecycle, dir).await {
+/// What the API refuses.
+pub async fn provision(api: &Api, as_user: impl AsyncFn(UserId, PracticeId) -> anyhow::Result<Api>, dir: &Path) -> anyhow::Result<Demo> {
+    if let Some(demo) = earlier(api, dir).await {
         return Ok(demo);
     }
-    let by = Actor { name: "operator".into(), origin: "demo".into() };
     let suffix = uuid::Uuid::now_v7().simple().to_string();
     let id = |what: &str| format!("{what}-{}", &suffix[20..]);
-    let (practice, admin, member) = (id("practice").parse()?, id("admin").parse()?, id("member").parse()?);
-    lifecycle.put_practice(&practice, "Harbour Street Clinic", &by).await?;
-    lifecycle.put_user(&practice, &admin, Role::Admin, &by).await?;
-    lifecycle.put_user(&practice, &member, Role::Member, &by).await?;
-    lifecycle.approve(&practice, &by).await?;
-    for user in [&admin, &member] {
-        lifecycle.set_user_access(user, true, &by).await?;
+    let (practice, admin, member) = (id("practice"), id("admin"), id("member"));
+    let of = |rest: &str| format!("/v1/practices/{practice}{rest}");
+    api.send(Method::PUT, &of(""), Some(&json!({ "name": "Harbour Street Clinic" }))).await?;
+    for (user, role, name) in [(&admin, "admin", "Ana Ruiz"), (&member, "member", "Bo Lee")] {
+        let body = json!({ "role": role, "name": name, "email": format!("{user}@clinic.example") });
+        api.send(Method::PUT, &of(&format!("/team/{user}")), Some(&body)).await?;
     }
+    api.post(&of("/api-access/request"), None).await?;
+    api.post(&of("/api-access/approve"), None).await?;
+    for user in [&admin, &member] {
+        let body = json!({ "api_access": true });
+        api.send(Method::PUT, &of(&format!("/team/{user}/api-access")), Some(&body)).await?;
+    }
+    let own = as_user(member.parse()?, practice.parse()?).await?;
     let mut clients = BTreeMap::new();
     let kinds = [
         ("billing", "Ledger export", "billing", false),
@@ -79,27 +87,24 @@ pub async fn provision(lifecycle: &Lifecycle, dir: &Path) -> anyhow::Result<Demo
         ("revoked", "Old integration", "billing", false),
     ];
     for (kind, name, scope, personal) in kinds {
-        let owner = personal.then(|| member.clone());
-        let new = NewClientRequest { owner: owner.clone(), ..NewClientRequest::new(practice.clone(), name, vec![scope.parse()?]) };
-        let Issued { client, secret, .. } = lifecycle.create_client(new, &by).await?;
+        let body = json!({ "name": name, "scopes": [scope] });
+        let created =
+            if personal { own.post("/v1/me/clients", Some(&body)).await? } else { api.post(&of("/clients"), Some(&body)).await? };
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("a client without an id or a secret");
+        let client_id = text(&created["client"]["client_id"])?;
         if kind == "revoked" {
-            lifecycle.revoke(client.id, &by).await?;
+            api.post(&format!("/v1/clients/{client_id}/revoke"), None).await?;
         }
-        let credential = Credential {
-            client_id: client.id.to_string(),
-            client_secret: secret.reveal().to_owned(),
-            scopes: vec![scope.to_owned()],
-            owner: owner.map(|owner| owner.to_string()),
-        };
-        clients.insert(kind.to_owned(), credential);
+        let client_secret = text(&created["client_secret"])?;
+        let owner = personal.then(|| member.clone());
+        clients.insert(kind.to_owned(), Credential { client_id, client_secret, scopes: vec![scope.to_owned()], owner });
     }
-    let users = Users { admin: admin.to_string(), member: member.to_string() };
-    Ok(Demo { practice_id: practice.to_string(), users, clients, ..Demo::default() })
+    Ok(Demo { practice_id: practice, users: Users { admin, member }, clients, ..Demo::default() })
 }
 
 /// What an earlier run left in the folder, if the store still knows its practice.
-async fn earlier(lifecycle: &Lifecycle, dir: &Path) -> Option<Demo> {
+async fn earlier(api: &Api, dir: &Path) -> Option<Demo> {
     let demo: Demo = serde_json::from_str(&fs::read_to_string(dir.join("demo.json")).ok()?).ok()?;
-    lifecycle.store().practice(&demo.practice_id.parse().ok()?).await.ok()?;
+    api.get(&format!("/v1/practices/{}/api-access", demo.practice_id)).await.ok()?;
     Some(demo)
 }

@@ -22,6 +22,7 @@ macro_rules! on_both_stores {
     };
 }
 
+mod command;
 mod inputs;
 mod issuers;
 mod rules;

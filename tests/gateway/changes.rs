@@ -25,8 +25,8 @@ async fn toggles_from_another_process_take_effect_on_the_very_next_request_and_b
     let (practice, member) = (world.practice.to_string(), world.member.to_string());
     for _ in 0..3 {
         for (args, personal, billing) in [
-            (["user", "access", &member, "off"].as_slice(), 403, 200),
-            (&["user", "access", &member, "on"], 200, 200),
+            (["user", "access", &member, "off", "--practice", &practice].as_slice(), 403, 200),
+            (&["user", "access", &member, "on", "--practice", &practice], 200, 200),
             (&["practice", "disable", &practice], 403, 403),
             (&["practice", "enable", &practice], 200, 200),
         ] {
@@ -53,7 +53,7 @@ async fn a_key_works_as_soon_as_it_is_made_and_a_rotated_secret_when_it_says() {
     let made = world.cli(&["--json", "client", "create", "--practice", &practice, "--name", "New", "--scope", "billing"]).await;
     assert!(made.status.success(), "{made:?}");
     let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
-    let (id, first) = (made["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
+    let (id, first) = (made["client"]["client_id"].as_str().unwrap(), made["client_secret"].as_str().unwrap());
     assert_eq!(call(id, first).await, 200);
     let rotated = world.cli(&["--json", "client", "rotate", id, "--overlap", "1h"]).await;
     let rotated: serde_json::Value = serde_json::from_slice(&rotated.stdout).unwrap();

@@ -52,7 +52,7 @@ async fn a_gateway_that_was_killed_holds_up_no_revocation_and_refuses_when_it_is
 
     let output = world.cli(&["--json", "client", "revoke", &world.apps["billing"].id.to_string()]).await;
     assert!(output.status.success(), "{output:?}");
-    let receipt: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let receipt = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["receipt"].take();
     // The register still has it; that it is dead, its lock says, so not even its lease is waited for.
     assert_eq!((&receipt["applied"], &receipt["expired"]), (&0.into(), &1.into()), "{receipt}");
     let lease = world.lifecycle.store().lease();

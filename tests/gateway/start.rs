@@ -70,7 +70,7 @@ async fn a_variable_that_is_not_text_ends_nothing_unless_it_is_ours() {
     std::fs::write(dir.path().join("gateway.toml"), settings(dir.path(), PLAIN, "a.db")).unwrap();
     std::fs::write(dir.path().join("routes.toml"), ROUTES).unwrap();
     let not_text = std::ffi::OsStr::from_bytes(b"sqlite://\xff");
-    for verb in [&["check"][..], &["routes"], &["client", "list"]] {
+    for verb in [&["check"][..], &["routes"], &["practice", "list"]] {
         for (variable, code) in [("SOMEBODY_ELSE", 0), ("SIGMAGATE__STORE__URL", 1)] {
             let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
             command.args(verb).arg("--config").arg(dir.path().join("gateway.toml")).env(variable, not_text);

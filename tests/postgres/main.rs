@@ -69,13 +69,13 @@ fn every_verb_that_manages_works_on_a_fleets_database() {
     operator.done("practice create p --name Practice");
     operator.done("practice approve p");
     operator.done("user put u --practice p --role admin");
-    operator.done("user access u on");
-    let id = operator.done("client create --practice p --name App --scope billing")["client"]["id"].as_str().unwrap().to_owned();
+    operator.done("user access u on --practice p");
+    let id = operator.done("client create --practice p --name App --scope billing")["client"]["client_id"].as_str().unwrap().to_owned();
     operator.done(&format!("client rotate {id} --overlap 1h"));
     assert_eq!(operator.done(&format!("client show {id}"))["secrets"].as_array().unwrap().len(), 2);
     let revoked = operator.done(&format!("client revoke {id}"));
-    assert!(revoked["revision"].is_u64(), "{revoked}");
-    assert_eq!(operator.done(&format!("client revoke {id}"))["revision"], revoked["revision"]);
+    assert!(revoked["receipt"]["revision"].is_u64(), "{revoked}");
+    assert_eq!(operator.done(&format!("client revoke {id}"))["receipt"]["revision"], revoked["receipt"]["revision"]);
     assert!(operator.fails(&format!("client rotate {id}"), 4).contains("final"));
     assert!(operator.fails("practice show nobody", 3).contains("there is no practice"));
     operator.done("audit verify");

@@ -166,8 +166,8 @@ async fn a_client_has_the_keys_that_an_operator_gives_it() {
     let [jwk, other] = [&one, &two].map(|key| key.public().to_jwk());
     let set = file(world, "one.json", std::slice::from_ref(&jwk));
     let created = json_of(world, &create(["--jwks", &set])).await;
-    let id = created["client_id"].as_str().unwrap();
-    assert_eq!(created["client"]["keys"]["jwks"], json!({ "keys": [jwk] }).to_string());
+    let id = created["client"]["client_id"].as_str().unwrap();
+    assert_eq!(created["client"]["jwks"], json!({ "keys": [jwk] }));
     let assertion = |key: &SigningKey| {
         let claims =
             json!({ "iss": id, "sub": id, "aud": issuing.issuer, "exp": now().0 / 1000 + 60, "jti": uuid::Uuid::new_v4().to_string() });
@@ -190,15 +190,15 @@ async fn a_client_has_the_keys_that_an_operator_gives_it() {
     assert_eq!((ask(&one).await.status, ask(&two).await.status), (401, 200));
     edit(&["--no-keys"]).await;
     assert_eq!((issuing.status("/billing", &second).await, ask(&two).await.status), (401, 401));
-    assert_eq!(json_of(world, &["client", "show", id]).await["keys"], "none");
+    assert!(json_of(world, &["client", "show", id]).await["jwks"].is_null());
     let form = [GRANT, ("client_id", id), ("client_secret", created["client_secret"].as_str().unwrap())];
     assert_eq!(send(issuing.form(TOKEN, &form)).await.status, 200, "its secret is another matter");
 
     let url = "https://keys.example.test/jwks.json";
     edit(&["--jwks-url", url]).await;
-    assert_eq!(json_of(world, &["client", "show", id]).await["keys"]["url"], url);
+    assert_eq!(json_of(world, &["client", "show", id]).await["jwks_uri"], url);
     let created = json_of(world, &create(["--jwks-url", url])).await;
-    assert_eq!(created["client"]["keys"]["url"], url, "nobody is asked before the client is");
+    assert_eq!(created["client"]["jwks_uri"], url, "nobody is asked before the client is");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +237,7 @@ async fn keys_that_would_prove_nothing_are_not_taken_and_nothing_is_changed() {
         (file(world, "same", &[good.clone(), good.clone()]), "two keys have the same `kid`"),
         (file(world, "long", &[with(json!({ "note": "x".repeat(20_000) }))]), "bytes, and 16384 at most"),
     ];
-    let (id, clients) = (world.apps["billing"].id.to_string(), json_of(world, &["client", "list"]).await);
+    let (id, clients) = (world.apps["billing"].id.to_string(), json_of(world, &["client", "list", "--practice", "practice-1"]).await);
     for (path, says) in &sets {
         for args in [&create(["--jwks", path])[..], &["client", "edit", &id, "--jwks", path]] {
             let error = fails(world, args, 2).await;
@@ -291,6 +291,6 @@ async fn keys_that_would_prove_nothing_are_not_taken_and_nothing_is_changed() {
         let error = fails(world, args, 2).await;
         assert!(error.contains(says), "{error}");
     }
-    assert_eq!(json_of(world, &["client", "list"]).await, clients, "nothing has changed");
+    assert_eq!(json_of(world, &["client", "list", "--practice", "practice-1"]).await, clients, "nothing has changed");
     json_of(world, &private).await;
 }

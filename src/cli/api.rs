@@ -1,0 +1,56 @@
+//! Where the verbs find the management API.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::output::Usage;
+use crate::id::UserId;
+use crate::manage::Remote;
+use crate::tls;
+
+/// The variable that holds a management token.
+const TOKEN: &str = "SIGMAGATE_TOKEN";
+
+/// Where the management API is.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Ask a running gateway, at its management listener, as `http://127.0.0.1:8081`, with the management token in
+    /// `SIGMAGATE_TOKEN` or `--token-file`; left out: work on the store that the settings name, as an operator
+    #[arg(long, global = true, value_name = "URL", env = "SIGMAGATE_API")]
+    api: Option<String>,
+    /// A file with the management token
+    #[arg(long, global = true, value_name = "FILE", requires = "api")]
+    token_file: Option<PathBuf>,
+    /// Certificates (PEM) that the gateway may be vouched for by, besides those that the system trusts
+    #[arg(long, global = true, value_name = "FILE", requires = "api")]
+    api_ca: Option<PathBuf>,
+    /// Without `--api`: work on the store as this user, for what is theirs alone
+    #[arg(long = "as", global = true, value_name = "USER", conflicts_with = "api")]
+    acting_as: Option<UserId>,
+}
+
+impl Options {
+    /// As whom to work on the store; an operator if none is given.
+    pub(super) const fn user(&self) -> Option<&UserId> {
+        self.acting_as.as_ref()
+    }
+
+    /// The gateway to ask, if one is given.
+    ///
+    /// # Errors
+    /// There is no token, or a file cannot be read.
+    pub(super) fn remote(&self) -> anyhow::Result<Option<Remote>> {
+        let Some(base) = &self.api else { return Ok(None) };
+        let token = match &self.token_file {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?,
+            None => std::env::var(TOKEN).map_err(|_| {
+                Usage(format!(
+                    "no management token: put one into {TOKEN}, or into a file for --token-file; `sigmagate management-token` mints one"
+                ))
+            })?,
+        };
+        let authorities = self.api_ca.as_deref().map(tls::authorities).transpose()?.unwrap_or_default();
+        Remote::new(base, token.trim(), &authorities).map(Some)
+    }
+}
