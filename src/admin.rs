@@ -11,6 +11,7 @@ mod config;
 mod denials;
 mod idempotency;
 mod ledger;
+mod listener;
 mod local;
 mod me;
 mod nodes;
@@ -28,10 +29,9 @@ mod usage;
 mod views;
 
 pub use api::{Api, Reload, Running, document};
+pub use listener::serve;
 pub use local::Local;
 
-use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State as Extract;
@@ -40,7 +40,6 @@ use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
 use serde::Serialize;
-use tokio::net::TcpListener;
 
 use crate::id::Revision;
 use crate::metrics::Metrics;
@@ -104,14 +103,6 @@ pub fn router(state: State) -> Router {
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(middleware::from_fn(request_id::assign))
-}
-
-/// Serves until `stop` is done.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-    axum::serve(listener, router(state).into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(stop).await
 }
 
 async fn metrics(Extract(state): Extract<State>) -> Response {

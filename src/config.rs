@@ -13,7 +13,7 @@ mod routes;
 
 pub use document::{Mistake, Place};
 pub use file::{LogFormat, SmtpTls};
-pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry, Tls};
+pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry};
 pub use mail::{Mail, MailTransport, Mailbox, Smtp, SmtpLogin};
 pub use oauth::{OAUTH_PATHS, OAuth, ResourceServer};
 pub use routes::RouteMap;

@@ -20,7 +20,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::cache::KeyRing;
 use crate::clock::now;
 use crate::config::{self, Sources};
-use crate::manage::{Api, Remote};
+use crate::manage::{Api, Remote, Trust};
 use crate::scope::ScopeRegistry;
 use crate::server::{self, Server, Signals};
 use crate::store::{SqliteStore, Store};
@@ -94,7 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let calling = |manager: Manager| {
         let token = ring.management_token(&manager, now(), TOKEN_LIFETIME)?;
         let (token, _) = token.context("no signing key signs yet")?;
-        Ok(Api::Remote(Remote::new(&management_url, &token, &[])?))
+        Ok(Api::Remote(Remote::new(&management_url, &token, &Trust::default())?))
     };
     let operator = calling(Manager::Operator { name: "demo".into() })?;
     let as_user = async |id, practice| calling(Manager::User { id, practice, admin: false });

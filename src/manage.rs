@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Method, StatusCode};
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Certificate, Client, Identity, Url};
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use crate::admin::Local;
 use crate::tls;
@@ -73,6 +74,15 @@ pub enum Api {
     Remote(Remote),
 }
 
+/// Whom a caller believes, and how it shows who it is, in TLS.
+#[derive(Default)]
+pub struct Trust {
+    /// Who may vouch for the gateway, besides those that the system trusts.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// The caller's certificate and its key, as PEM, for a gateway that asks for one.
+    pub identity: Option<Zeroizing<Vec<u8>>>,
+}
+
 /// A gateway that is asked.
 pub struct Remote {
     http: Client,
@@ -81,19 +91,21 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// A gateway at this address of its management listener, as `http://127.0.0.1:8081`, asked with this token. It may be
-    /// vouched for by these authorities, besides those that the system trusts.
+    /// A gateway at this address of its management listener, as `http://127.0.0.1:8081`, asked with this token.
     ///
     /// # Errors
-    /// The address is none.
-    pub fn new(base: &str, token: &str, authorities: &[CertificateDer<'_>]) -> anyhow::Result<Self> {
+    /// The address is none, or the identity.
+    pub fn new(base: &str, token: &str, trust: &Trust) -> anyhow::Result<Self> {
         let base: Url = base.parse().with_context(|| format!("`{base}` is no address of a listener: write `http://127.0.0.1:8081`"))?;
         anyhow::ensure!(matches!(base.scheme(), "http" | "https"), "`{base}` is no address of a listener: write `http://127.0.0.1:8081`");
         // The client takes the provider of the process, and ends it if there is none.
         tls::install_provider();
         let mut builder = Client::builder().connect_timeout(CONNECT).timeout(WHOLE).redirect(reqwest::redirect::Policy::none());
-        for authority in authorities {
+        for authority in &trust.authorities {
             builder = builder.add_root_certificate(Certificate::from_der(authority)?);
+        }
+        if let Some(identity) = &trust.identity {
+            builder = builder.identity(Identity::from_pem(identity).context("the certificate of the caller and its key cannot be used")?);
         }
         let http = builder.build().context("HTTP cannot be set up")?;
         Ok(Self { http, base, token: token.to_owned() })

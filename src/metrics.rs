@@ -4,6 +4,7 @@
 //! and `permit`, `method` by `safe` and `unsafe`, the rest by the few words that stand here.
 
 mod canary;
+mod certificates;
 mod heartbeats;
 mod mail;
 mod process;
@@ -25,6 +26,7 @@ use crate::jwks::Fetched;
 use crate::route::RouteTable;
 
 pub use canary::{CanaryMetrics, CanaryOutcome};
+pub use certificates::CertificateMetrics;
 pub use mail::{MailMetrics, MailOutcome};
 pub use routes::RouteMetrics;
 pub use tokens::TokenFigures;
@@ -59,6 +61,7 @@ pub struct Metrics {
     process: process::Process,
     tokens: tokens::Tokens,
     mail: Arc<MailMetrics>,
+    certificates: CertificateMetrics,
 }
 
 type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -132,6 +135,7 @@ impl Metrics {
             process: process::Process::new(&registry),
             tokens: tokens::Tokens::new(&registry),
             mail: Arc::new(MailMetrics::new(&registry)),
+            certificates: CertificateMetrics::new(&registry),
             registry: registry.clone(),
         };
         Arc::new(metrics)
@@ -153,6 +157,12 @@ impl Metrics {
     #[must_use]
     pub fn mail(&self) -> Arc<MailMetrics> {
         Arc::clone(&self.mail)
+    }
+
+    /// The metrics of certificates.
+    #[must_use]
+    pub const fn certificates(&self) -> &CertificateMetrics {
+        &self.certificates
     }
 
     /// The store has answered.

@@ -28,7 +28,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 pub use active::Active;
-pub use listener::{Bound, Certificate, Error, Running, start, start_on};
+pub use listener::{Bound, Error, Running, start, start_on};
 use live::Inflight;
 
 use crate::gate::Gate;

@@ -1,14 +1,13 @@
-//! Takes up a new route map: on SIGHUP, and when the file changes.
+//! Takes up a new route map and new certificates: on SIGHUP, when asked for, and when a file changes.
+
+mod certificates;
+mod watch;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use crate::config::{self, Config, Mistakes};
 use crate::gate::Gate;
@@ -18,8 +17,8 @@ use crate::scope::ScopeRegistry;
 use crate::telemetry::Observer;
 use crate::token::Trust;
 
-/// How long a file must be left alone before it is read: an editor may write it in several steps.
-const QUIET: Duration = Duration::from_millis(30);
+pub use certificates::Certificates;
+pub use watch::watch;
 
 /// What it takes to put a route map in the place of another.
 pub struct Reloader {
@@ -30,6 +29,7 @@ pub struct Reloader {
     metrics: Arc<Metrics>,
     observer: Arc<Observer>,
     fetcher: Fetcher,
+    certificates: Certificates,
     last: Mutex<Last>,
 }
 
@@ -63,16 +63,41 @@ impl Reloader {
     ) -> Self {
         let key_files = config.routes.key_files.clone();
         let last = Mutex::new(Last { texts: Last::read(&routes, &key_files), key_files, generation: 0 });
-        let reloader = Self { routes, gateway: config.gateway, registry, gate, metrics, observer, fetcher, last };
+        let reloader = Self {
+            routes,
+            gateway: config.gateway,
+            registry,
+            gate,
+            metrics,
+            observer,
+            fetcher,
+            certificates: Certificates::default(),
+            last,
+        };
         reloader.install(config.routes, &mut reloader.last.lock());
         reloader
     }
 
-    /// Reads the route file and takes it up, whole; a wrong one changes nothing. Blocks on the file and on DNS.
+    /// The same, which takes up the certificates of listeners too.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Certificates) -> Self {
+        Self { certificates, ..self }
+    }
+
+    /// Reads every file again and takes up what it says: the route map, whole, and the certificates of each listener. What is
+    /// wrong changes nothing. Blocks on the files and on DNS.
     ///
     /// # Errors
-    /// Everything that is wrong with the file.
-    pub fn reload(&self) -> Result<(), Mistakes> {
+    /// Everything that is wrong with the files.
+    pub fn reload(&self) -> Result<(), Vec<String>> {
+        let mut wrong = self.certificates.reload(&self.metrics).err().unwrap_or_default();
+        if let Err(mistakes) = self.reload_routes() {
+            wrong.extend(mistakes.0.iter().map(ToString::to_string));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    fn reload_routes(&self) -> Result<(), Mistakes> {
         let mut last = self.last.lock();
         last.texts = Last::read(&self.routes, &last.key_files);
         let load = || config::load_routes(&self.routes, &self.gateway, &self.registry);
@@ -100,20 +125,24 @@ impl Reloader {
         }
     }
 
-    /// Whether a file of this name is one of those that the route map is made from.
+    /// Whether a file of this name is one of those that are read.
     fn concerned_by(&self, name: Option<&OsStr>) -> bool {
-        name == self.routes.file_name() || self.last.lock().key_files.iter().any(|path| name == path.file_name())
+        let mounted = || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+        let key_file = || self.last.lock().key_files.iter().any(|path| name == path.file_name());
+        // A mounted volume may be changed behind its file names, at `..data`.
+        name == self.routes.file_name() || mounted() || key_file() || self.certificates.files().any(|path| name == path.file_name())
     }
 
-    /// Reloads if a file says something else than when it was last read.
+    /// Reloads what says something else than when it was last read.
     fn reload_if_changed(&self) {
+        self.certificates.reload_if_changed(&self.metrics);
         let changed = {
             let last = self.last.lock();
             last.texts != Last::read(&self.routes, &last.key_files)
         };
         if changed {
             // What is wrong has been logged.
-            let _ = self.reload();
+            let _ = self.reload_routes();
         }
     }
 
@@ -146,37 +175,4 @@ impl Reloader {
         });
         Remote::new(Arc::clone(url), issuer.refresh, self.fetcher.clone(), observer)
     }
-}
-
-/// Reloads on every change of the route file, and of key files beside it, for as long as the returned watcher lives.
-///
-/// # Errors
-/// When the operating system cannot watch the folder.
-pub fn watch(reloader: &Arc<Reloader>) -> anyhow::Result<RecommendedWatcher> {
-    let (sender, mut changes) = mpsc::channel::<()>(1);
-    let file = reloader.routes.clone();
-    // The folder, not the file: editors write another file and rename it.
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let concerned = Arc::downgrade(reloader);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // An error may hide a change; a full channel has one to look at already.
-        let concerns = event.map_or(true, |event| {
-            let named = |path: &PathBuf| concerned.upgrade().is_some_and(|reloader| reloader.concerned_by(path.file_name()));
-            !event.kind.is_access() && (event.need_rescan() || event.paths.iter().any(named))
-        });
-        if concerns {
-            let _ = sender.try_send(());
-        }
-    })
-    .context("cannot watch files for changes")?;
-    watcher.watch(&folder, RecursiveMode::NonRecursive).with_context(|| format!("cannot watch `{}` for changes", folder.display()))?;
-    let reloader = Arc::clone(reloader);
-    tokio::spawn(async move {
-        while changes.recv().await.is_some() {
-            while tokio::time::timeout(QUIET, changes.recv()).await.is_ok_and(|change| change.is_some()) {}
-            let reloader = Arc::clone(&reloader);
-            let _ = tokio::task::spawn_blocking(move || reloader.reload_if_changed()).await;
-        }
-    });
-    Ok(watcher)
 }

@@ -4,13 +4,12 @@ mod readiness;
 mod signals;
 mod workers;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -28,12 +27,13 @@ use crate::limit::TierNames;
 use crate::mail::Mailer;
 use crate::metrics::{Metrics, TokenFigures};
 use crate::oauth::OAuth;
-use crate::proxy::{self, Active, Bound, Certificate, Settings, Shared};
-use crate::reload::{self, Reloader};
+use crate::proxy::{self, Active, Bound, Settings, Shared};
+use crate::reload::{self, Certificates, Reloader};
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Actor, Store};
 use crate::tally::Tally;
 use crate::telemetry::{AccessLog, Observer};
+use crate::tls::{self, Listening};
 use crate::token::Trust;
 use signals::Asked;
 pub use signals::Signals;
@@ -154,9 +154,25 @@ impl Server {
     /// left running.
     pub async fn start(config: Config, sources: &Sources, registry: Arc<ScopeRegistry>, store: Arc<dyn Store>) -> anyhow::Result<Self> {
         let gateway = config.gateway.clone();
-        let listeners = gateway.listeners.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
-        let management = bound("management.address", gateway.management, TcpListener::bind(gateway.management).await)?;
         let metrics = Metrics::new();
+        let mut presented = Vec::new();
+        let mut tls = |address: SocketAddr, listening: &Option<Listening>| {
+            let live = listening.clone().map(|listening| tls::Live::load(listening).map(Arc::new)).transpose()?;
+            presented.extend(live.clone().map(|live| (address.to_string(), live)));
+            anyhow::Ok(live)
+        };
+        let bind = |listener: &Listener| {
+            let socket = bound("listeners.address", listener.address, TcpListener::bind(listener.address))?;
+            Ok(Bound::new(socket, tls(listener.address, &listener.tls)?)?)
+        };
+        let listeners = gateway.listeners.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
+        let management = bound("management.address", gateway.management, TcpListener::bind(gateway.management))?;
+        management.set_nonblocking(true)?;
+        let management_tls = tls(gateway.management, &gateway.management_tls)?;
+        if management_tls.is_none() && !gateway.management.ip().is_loopback() {
+            tracing::warn!(address = %gateway.management, "operators connect in plain text, and their tokens with them: give [management] `tls`");
+        }
+        let certificates = Certificates::new(presented, &metrics);
         let tiers = Arc::new(TierNames::default());
         let master = gateway.oauth.as_ref().map(|oauth| Arc::clone(&oauth.master_key));
         let replica = Arc::new(Replica::new(Arc::clone(&registry), Arc::clone(&tiers)).with_master_key(master));
@@ -180,7 +196,7 @@ impl Server {
             Arc::clone(&observer),
             fetcher.clone(),
         );
-        let reloader = Arc::new(reloader);
+        let reloader = Arc::new(reloader.with_certificates(certificates));
         let lease = Arc::clone(&replica);
         metrics.set_lease_source(move || lease.lease_until().since(crate::clock::boot_time()).as_secs_f64());
 
@@ -257,7 +273,7 @@ impl Server {
         let (told, standing) = (watched.clone(), Arc::clone(&replica));
         let reloading = Arc::clone(&reloader);
         let reload: admin::Reload = Arc::new(move || {
-            reloading.reload().map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+            reloading.reload()?;
             Ok(reloading.generation())
         });
         let follow = |trust: &Trust, url: &Arc<str>| reloader.follow(trust, url);
@@ -269,7 +285,7 @@ impl Server {
             let stopped = async {
                 let _ = admin_stopped.await;
             };
-            if let Err(error) = admin::serve(management, state, stopped).await {
+            if let Err(error) = admin::serve(management, management_tls, state, stopped).await {
                 tracing::error!(%error, "the management listener ended");
             }
         });
@@ -366,16 +382,10 @@ async fn first_signing_key(lifecycle: &Lifecycle, oauth: &config::OAuth) {
     }
 }
 
-fn bind(listener: &Listener) -> anyhow::Result<Bound> {
-    let certificate = listener.tls.as_ref().map(|tls| Certificate::load(&tls.certificate, &tls.key).map(Arc::new)).transpose()?;
-    let socket = bound("listeners.address", listener.address, std::net::TcpListener::bind(listener.address))?;
-    Ok(Bound::new(socket, certificate)?)
-}
-
 /// The socket, or what to do so that there is one.
 fn bound<T>(key: &str, address: SocketAddr, socket: std::io::Result<T>) -> anyhow::Result<T> {
     socket.with_context(|| match () {
-        () if std::net::TcpListener::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) => {
+        () if TcpListener::bind(address).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) => {
             format!("{address} is in use: end whatever listens there, or change `{key}`")
         }
         () => {
@@ -410,7 +420,7 @@ async fn wait_until_live(mut status: watch::Receiver<Status>) -> anyhow::Result<
     }
 }
 
-/// Runs until SIGTERM or SIGINT; SIGHUP reloads the route map.
+/// Runs until SIGTERM or SIGINT; SIGHUP reloads the route map and the certificates.
 pub async fn until_stopped(server: Server, mut signals: Signals) {
     while signals.next().await == Asked::Reload {
         let reloader = Arc::clone(&server.reloader);

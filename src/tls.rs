@@ -1,4 +1,6 @@
-//! TLS: the one crypto provider of the process, and what PEM files must hold.
+//! TLS: the one crypto provider of the process, what PEM files must hold, and what listeners present.
+
+mod listening;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
+
+pub use listening::{Listening, Live, Lowest, Pair, Part};
 
 /// Why a certificate or its key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,20 @@ pub enum Error {
     /// The key cannot be read without a pass phrase, which nobody is there to type.
     #[error("`{}` is encrypted: decrypt it, as `openssl pkey` does, and let nobody else read the file", .0.display())]
     EncryptedKey(PathBuf),
+    /// A certificate that is to be chosen by name has none.
+    #[error("the certificate `{}` is for no name of DNS, so nobody could ask for it", .0.display())]
+    NoName(PathBuf),
+    /// Two certificates have one name.
+    #[error("the certificate `{}` is for `{name}`, as another one before it is: a name has one certificate", .path.display())]
+    NameTaken {
+        /// The later one.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// The provider lacks something.
+    #[error("TLS cannot be set up")]
+    Provider(#[source] rustls::Error),
     /// The key is of a kind that TLS does not use, or belongs to another certificate.
     #[error("the key `{}` does not fit the certificate `{}`", .key.display(), .certificate.display())]
     Mismatch {

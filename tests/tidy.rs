@@ -24,8 +24,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Neighbours that may know each other: entities hold digests, and digests are compared with what entities hold; a key says
-/// what it signs by.
-const NEIGHBOURS: &[(&str, &str)] = &[("entity", "credential"), ("entity", "token"), ("access", "route")];
+/// what it signs by, and a certificate when it ends.
+const NEIGHBOURS: &[(&str, &str)] = &[("tls", "clock"), ("entity", "credential"), ("entity", "token"), ("access", "route")];
 
 /// Where each outside crate is at home.
 const HOMES: &[(&str, &[&str])] = &[

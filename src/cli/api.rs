@@ -1,12 +1,13 @@
 //! Where the verbs find the management API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use zeroize::Zeroizing;
 
 use super::output::Usage;
 use crate::id::UserId;
-use crate::manage::Remote;
+use crate::manage::{Remote, Trust};
 use crate::tls;
 
 /// The variable that holds a management token.
@@ -25,6 +26,12 @@ pub struct Options {
     /// Certificates (PEM) that the gateway may be vouched for by, besides those that the system trusts
     #[arg(long, global = true, value_name = "FILE", requires = "api")]
     api_ca: Option<PathBuf>,
+    /// The caller's own certificate (PEM), for a gateway that asks for one
+    #[arg(long, global = true, value_name = "FILE", requires = "api", requires = "api_key")]
+    api_certificate: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, global = true, value_name = "FILE", requires = "api", requires = "api_certificate")]
+    api_key: Option<PathBuf>,
     /// Without `--api`: work on the store as this user, for what is theirs alone
     #[arg(long = "as", global = true, value_name = "USER", conflicts_with = "api")]
     acting_as: Option<UserId>,
@@ -43,14 +50,23 @@ impl Options {
     pub(super) fn remote(&self) -> anyhow::Result<Option<Remote>> {
         let Some(base) = &self.api else { return Ok(None) };
         let token = match &self.token_file {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?,
+            Some(path) => String::from_utf8(read(path)?).with_context(|| format!("`{}` holds no token", path.display()))?,
             None => std::env::var(TOKEN).map_err(|_| {
                 Usage(format!(
                     "no management token: put one into {TOKEN}, or into a file for --token-file; `sigmagate management-token` mints one"
                 ))
             })?,
         };
+        let identity = self.api_certificate.as_deref().zip(self.api_key.as_deref()).map(|(certificate, key)| {
+            tls::certified_key(certificate, key)?;
+            anyhow::Ok(Zeroizing::new([read(key)?, read(certificate)?].concat()))
+        });
         let authorities = self.api_ca.as_deref().map(tls::authorities).transpose()?.unwrap_or_default();
-        Remote::new(base, token.trim(), &authorities).map(Some)
+        let trust = Trust { authorities, identity: identity.transpose()? };
+        Remote::new(base, token.trim(), &trust).map(Some)
     }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))
 }

@@ -1,11 +1,15 @@
 //! What the two files may say. Their JSON Schemas are made of these types; whatever the schemas cannot say is checked
 //! where the types are turned into what the program may assume.
 
+mod listeners;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+pub use listeners::{ListenerFile, TlsFile, TlsVersion};
 
 /// The settings of a gateway. Every key may be left out, and overridden by an environment variable: `SIGMAGATE__STORE__URL` stands for `url` in `[store]`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -34,28 +38,6 @@ pub struct GatewayFile {
     pub shutdown: ShutdownFile,
 }
 
-/// One listener for applications.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["address"]))]
-pub struct ListenerFile {
-    /// Address and port; port 0 takes a free one.
-    pub address: String,
-    /// TLS with HTTP/2 and HTTP/1.1; left out: HTTP/1.1 and HTTP/2 in plain text.
-    pub tls: Option<TlsFile>,
-}
-
-/// The certificate of a listener.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["certificate", "key"]))]
-pub struct TlsFile {
-    /// The certificate chain, PEM, the listener's own certificate first. A relative path counts from this file.
-    pub certificate: PathBuf,
-    /// The private key, PEM. A relative path counts from this file.
-    pub key: PathBuf,
-}
-
 /// The threads that serve applications.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -71,6 +53,8 @@ pub struct DataPlaneFile {
 pub struct ManagementFile {
     /// Address and port; 127.0.0.1:8081 if left out.
     pub address: Option<String>,
+    /// TLS; left out: plain text, in which tokens are sent: not for an address that others can reach.
+    pub tls: Option<TlsFile>,
     /// Who else says who calls the management API, beside `sigmagate management-token`; nobody if left out.
     pub issuers: Vec<ManagementIssuerFile>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use ipnet::IpNet;
 
 use super::Found;
 use super::document::Step::{Index, Key};
-use super::file::{Durability, GatewayFile, LogFormat, SecretFile};
+use super::file::{Durability, GatewayFile, LogFormat, SecretFile, TlsFile, TlsVersion};
 use super::issuers;
 use super::mail::{self, Mail};
 use super::oauth::{self, OAuth};
 use super::overrides::Environment;
 use crate::credential::Pepper;
 use crate::store::{self, Fleet, Timing};
-use crate::tls;
+use crate::tls::{self, Listening, Lowest, Pair};
 use crate::token::ManagementIssuer;
 
 /// The settings of a gateway.
@@ -31,6 +31,8 @@ pub struct Gateway {
     pub threads: usize,
     /// Where operators connect.
     pub management: SocketAddr,
+    /// How the listener of operators speaks TLS; `None`: plain text.
+    pub management_tls: Option<Listening>,
     /// Who else says who calls the management API.
     pub management_issuers: Vec<ManagementIssuer>,
     /// Where things are kept.
@@ -56,17 +58,8 @@ pub struct Gateway {
 pub struct Listener {
     /// Address and port; port 0 takes a free one.
     pub address: SocketAddr,
-    /// The certificate; `None`: plain text.
-    pub tls: Option<Tls>,
-}
-
-/// The files of a certificate.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// The chain, PEM.
-    pub certificate: PathBuf,
-    /// The private key, PEM.
-    pub key: PathBuf,
+    /// How it speaks TLS; `None`: plain text.
+    pub tls: Option<Listening>,
 }
 
 /// Where practices, users and clients are kept.
@@ -137,7 +130,7 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
                 found.wrong(&steps, format!("`{address}` is the address of listeners[{other}] already: give each its own"));
             }
             taken.entry(address).or_insert(at);
-            let tls = listener.tls.as_ref().map(|tls| Tls { certificate: base.join(&tls.certificate), key: base.join(&tls.key) });
+            let tls = listener.tls.as_ref().map(|tls| listening(tls, base));
             listeners.push(Listener { address, tls });
         }
     }
@@ -165,6 +158,7 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
         listeners,
         threads,
         management,
+        management_tls: file.management.tls.as_ref().map(|tls| listening(tls, base)),
         management_issuers: issuers::build_management(&file.management.issuers, base, &key_networks, own, found),
         mail: mail::build(&file.mail, base, &store.url, env, found),
         store,
@@ -194,14 +188,32 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
 
 /// Proves the certificates of all listeners: that a handshake would find what it needs is known before the first one.
 pub(super) fn certificates(file: &GatewayFile, base: &Path, found: &mut Found<'_>) {
-    for (at, listener) in file.listeners.iter().enumerate() {
-        let Some(files) = &listener.tls else { continue };
-        let wrong = tls::check(&base.join(&files.certificate), &base.join(&files.key));
-        for (key, error) in ["certificate", "key"].into_iter().zip(wrong) {
-            let Some(error) = error else { continue };
+    let listeners = file.listeners.iter().enumerate().map(|(at, listener)| (vec![Key("listeners"), Index(at)], &listener.tls));
+    for (steps, tls) in listeners.chain([(vec![Key("management")], &file.management.tls)]) {
+        let Some(tls) = tls else { continue };
+        for (part, error) in listening(tls, base).check() {
             let message = error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-            found.wrong(&[Key("listeners"), Index(at), Key("tls"), Key(key)], message);
+            let of = |at: usize, key| match at.checked_sub(1) {
+                None => vec![Key(key)],
+                Some(more) => vec![Key("certificates"), Index(more), Key(key)],
+            };
+            let inside = match part {
+                tls::Part::Certificate(at) => of(at, "certificate"),
+                tls::Part::Key(at) => of(at, "key"),
+                tls::Part::ClientAuthorities => vec![Key("client_ca")],
+            };
+            found.wrong(&[&steps[..], &[Key("tls")], &inside].concat(), message);
         }
+    }
+}
+
+fn listening(file: &TlsFile, base: &Path) -> Listening {
+    let pair = |certificate: &Path, key: &Path| Pair { certificate: base.join(certificate), key: base.join(key) };
+    Listening {
+        first: pair(&file.certificate, &file.key),
+        more: file.certificates.iter().map(|more| pair(&more.certificate, &more.key)).collect(),
+        lowest: if file.min_version == Some(TlsVersion::V13) { Lowest::V13 } else { Lowest::V12 },
+        client_authorities: file.client_ca.as_ref().map(|path| base.join(path)),
     }
 }
 

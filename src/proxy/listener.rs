@@ -1,23 +1,17 @@
 //! Listeners: accepting connections, TLS, and the bound on both.
 
-use std::fmt;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -32,59 +26,9 @@ use crate::tls;
 /// Why a listener cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The provider lacks a protocol version.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
     /// The socket cannot be used.
     #[error("the listener at {0} cannot be used")]
     Socket(SocketAddr, #[source] std::io::Error),
-}
-
-/// A certificate with its key, which can be replaced while connections are made.
-pub struct Certificate {
-    now: ArcSwap<CertifiedKey>,
-}
-
-impl fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Certificate(..)")
-    }
-}
-
-impl Certificate {
-    /// Reads a certificate chain and its key from PEM files.
-    ///
-    /// # Errors
-    /// A file cannot be read or holds something else; the key is not that of the certificate.
-    pub fn load(certificate: &Path, key: &Path) -> Result<Self, tls::Error> {
-        Ok(Self { now: ArcSwap::from_pointee(tls::certified_key(certificate, key)?) })
-    }
-
-    /// Reads the files again; handshakes from now on use what they hold. On an error the old one stays.
-    ///
-    /// # Errors
-    /// As of [`Certificate::load`].
-    pub fn reload(&self, certificate: &Path, key: &Path) -> Result<(), tls::Error> {
-        self.now.store(Arc::new(tls::certified_key(certificate, key)?));
-        Ok(())
-    }
-}
-
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.now.load_full())
-    }
-}
-
-/// TLS 1.2 and 1.3 with what the provider offers, which is AEAD and forward secrecy only; no early data.
-fn acceptor(certificate: Arc<Certificate>) -> Result<Acceptor, Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(Error::Tls)?
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Acceptor::from_server_config(Arc::new(config)))
 }
 
 /// A bound socket, plain (HTTP/1.1 and h2c by prior knowledge) or with TLS (by ALPN).
@@ -92,24 +36,24 @@ fn acceptor(certificate: Arc<Certificate>) -> Result<Acceptor, Error> {
 pub struct Bound {
     listener: StdListener,
     address: SocketAddr,
-    certificate: Option<Arc<Certificate>>,
+    tls: Option<Arc<tls::Live>>,
 }
 
 impl Bound {
-    /// A listener for plain connections; with a certificate, for TLS.
+    /// A listener for plain connections, or for TLS.
     ///
     /// # Errors
     /// The socket is not bound, or cannot be made non-blocking.
-    pub fn new(listener: StdListener, certificate: Option<Arc<Certificate>>) -> Result<Self, Error> {
+    pub fn new(listener: StdListener, tls: Option<Arc<tls::Live>>) -> Result<Self, Error> {
         let unbound = SocketAddr::from(([0, 0, 0, 0], 0));
         let address = listener.local_addr().map_err(|e| Error::Socket(unbound, e))?;
         listener.set_nonblocking(true).map_err(|e| Error::Socket(address, e))?;
-        Ok(Self { listener, address, certificate })
+        Ok(Self { listener, address, tls })
     }
 
     /// Whether it is for TLS.
     pub fn is_secure(&self) -> bool {
-        self.certificate.is_some()
+        self.tls.is_some()
     }
 
     /// Where it listens.
@@ -168,13 +112,12 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
 
     let mut ready = Vec::new();
     for bound in listeners {
-        let acceptor = bound.certificate.map(acceptor).transpose()?.map(Arc::new);
         let listener = {
             // Registers with the reactor of this runtime.
             let _inside = runtimes[0].enter();
             TcpListener::from_std(bound.listener).map_err(|e| Error::Socket(bound.address, e))?
         };
-        ready.push(Endpoint { listener, acceptor, plane: Arc::clone(&plane), room: Arc::clone(&room), runtimes: runtimes.to_vec() });
+        ready.push(Endpoint { listener, tls: bound.tls, plane: Arc::clone(&plane), room: Arc::clone(&room), runtimes: runtimes.to_vec() });
     }
     let mut tasks: Vec<_> = ready.into_iter().map(|endpoint| runtimes[0].spawn(endpoint.run(shutdown.clone()))).collect();
     let mut stop = shutdown.clone();
@@ -187,7 +130,7 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
 
 struct Endpoint {
     listener: TcpListener,
-    acceptor: Option<Arc<Acceptor>>,
+    tls: Option<Arc<tls::Live>>,
     plane: Arc<Plane>,
     room: Arc<Semaphore>,
     runtimes: Vec<Handle>,
@@ -212,7 +155,8 @@ impl Endpoint {
             };
             // Over the cap: closed before anything is spent on it.
             let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { continue };
-            let (plane, acceptor, shutdown) = (Arc::clone(&self.plane), self.acceptor.clone(), shutdown.clone());
+            let acceptor = self.tls.as_ref().map(|tls| Acceptor::from_server_config(tls.config()));
+            let (plane, shutdown) = (Arc::clone(&self.plane), shutdown.clone());
             turn = turn.wrapping_add(1);
             let runtime = &self.runtimes[turn % self.runtimes.len()];
             if self.runtimes.len() == 1 {
@@ -233,7 +177,7 @@ async fn serve(
     plane: Arc<Plane>,
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: Option<Arc<Acceptor>>,
+    acceptor: Option<Acceptor>,
     permit: OwnedSemaphorePermit,
     shutdown: watch::Receiver<bool>,
 ) {

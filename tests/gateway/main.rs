@@ -20,3 +20,4 @@ mod raw;
 mod serve;
 mod start;
 mod support;
+mod tls;

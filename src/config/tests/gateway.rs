@@ -98,6 +98,45 @@ fn a_certificate_and_its_key_are_proved_before_they_are_used() {
 }
 
 #[test]
+fn whatever_else_a_listener_presents_is_proved_too() {
+    let [one, two, nameless] = [vec!["one.test", "*.one.test"], vec!["two.test", "One.Test"], vec![]].map(|names| {
+        let names: Vec<String> = names.into_iter().map(str::to_owned).collect();
+        rcgen::generate_simple_self_signed(names).unwrap()
+    });
+    let pair = "certificate = \"one.pem\", key = \"one.key\"";
+    let with = |more: &str, rest: &str| {
+        let tls = format!("tls = {{ {pair}, certificates = [{{ certificate = \"{more}.pem\", key = \"{more}.key\" }}]{rest} }}");
+        (format!("[[listeners]]\naddress = \"[::1]:8443\"\n{tls}"), format!("[management]\n{tls}"))
+    };
+    for (more, rest, says) in [
+        ("two", "", Some("tls.certificates[0].certificate: the certificate `two.pem` is for `one.test`, as another one before it is")),
+        ("nameless", "", Some("tls.certificates[0].certificate: the certificate `nameless.pem` is for no name of DNS")),
+        ("missing", "", Some("tls.certificates[0].certificate: there is no file `missing.pem`")),
+        ("one", "", Some("`one.pem` is for `one.test`, as another one before it is")),
+        ("other", ", client_ca = \"one.key\"", Some("tls.client_ca: `one.key` holds no certificate in PEM")),
+        ("other", ", min_version = \"1.1\"", Some("tls.min_version: ")),
+        ("other", ", client_ca = \"one.pem\", min_version = \"1.3\"", None),
+    ] {
+        let (listeners, management) = with(more, rest);
+        for (gateway, at) in [(listeners, "listeners[0]."), (management, "management.")] {
+            let files = files(&gateway, ROUTES);
+            let other = rcgen::generate_simple_self_signed(["other.test".to_owned()]).unwrap();
+            for (name, made) in [("one", &one), ("two", &two), ("nameless", &nameless), ("other", &other)] {
+                fs::write(files.dir.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+                fs::write(files.dir.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+            }
+            match says {
+                None => assert!(files.load(&[]).is_ok(), "{:?}", files.load(&[]).err()),
+                Some(says) => {
+                    let mistakes = files.mistakes(&[]);
+                    assert!(mistakes[0].contains(says) && mistakes[0].contains(at), "{says}: {mistakes:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_canary_runs_only_where_it_is_switched_on() {
     for (settings, every) in [
         ("", None),

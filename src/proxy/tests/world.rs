@@ -24,11 +24,12 @@ use crate::gate::{self, FailureBudget, Gate};
 use crate::id::{ClientId, Revision, RouteId};
 use crate::limit::{Tier, TierNames};
 use crate::proxy::live::Inflight;
-use crate::proxy::{Active, Bound, Certificate, Settings, Shared, start_on};
+use crate::proxy::{Active, Bound, Settings, Shared, start_on};
 use crate::record::{Record, Recorder};
 use crate::route::{MethodSet, Requirement, Route, RouteTable};
 use crate::scope::{ScopeRegistry, ScopeToken};
 use crate::store::Snapshot;
+use crate::tls;
 use crate::upstream::{Server, Upstream};
 
 /// Long enough for anything that happens at all.
@@ -226,8 +227,12 @@ impl World {
         let shared = Shared::new(Arc::clone(&gate), Arc::new(Notes(to_records)), settings);
         let active = shared.active();
         let inflight = Arc::clone(&shared.inflight);
-        let certificate = tls.map(|(cert, key)| Arc::new(Certificate::load(cert, key).unwrap()));
-        let bound = Bound::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), certificate).unwrap();
+        let tls = tls.map(|(certificate, key)| {
+            let first = tls::Pair { certificate: certificate.to_owned(), key: key.to_owned() };
+            let listening = tls::Listening { first, more: Vec::new(), lowest: tls::Lowest::V12, client_authorities: None };
+            Arc::new(tls::Live::load(listening).unwrap())
+        });
+        let bound = Bound::new(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), tls).unwrap();
         let address = bound.address();
         let (stop, stopped) = watch::channel(false);
         start_on(vec![bound], shared, &stopped, runtimes).unwrap();
