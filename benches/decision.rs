@@ -19,7 +19,7 @@ use sigmagate::credential::Secret;
 use sigmagate::entity::{ApiAccess, Client, ClientKeys, Practice, StoredKey, StoredSecret};
 use sigmagate::gate::{FailureBudget, Gate, Request};
 use sigmagate::id::{ClientId, KeyId, Revision, RouteId, TokenId};
-use sigmagate::limit::{Tier, TierNames};
+use sigmagate::limit::{Allowance, Tier, TierNames};
 use sigmagate::route::{Method, MethodSet, Requirement, Route, RouteTable};
 use sigmagate::scope::{ScopeRegistry, ScopeToken};
 use sigmagate::store::Snapshot;
@@ -127,7 +127,12 @@ fn world(routes: u32, clients: u32) -> (Gate, [String; 3]) {
     let bearers = Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), Some(own.clone())));
     bearers.trust(&[Arc::new(issuer(&key))], |_, _| unreachable!("the keys are here"));
     let gate = Gate::new(replica, tiers, budget, None, bearers);
-    let unlimited = Tier { name: "standard".into(), per_second: NonZeroU32::new(1_000_000_000).expect("not zero"), burst: NonZeroU32::MAX };
+    let unlimited = Tier {
+        name: "standard".into(),
+        rate: Allowance { per_second: NonZeroU32::new(1_000_000_000).expect("not zero"), burst: NonZeroU32::MAX },
+        practice: None,
+        concurrent: None,
+    };
     gate.install(Arc::new(table(&registry, routes)), [unlimited]);
     let client = id(clients / 2);
     let expires_at = now().after(Duration::from_secs(36_000));

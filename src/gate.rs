@@ -15,7 +15,7 @@ use crate::cache::{Epoch, Identity, Party, Replica, SecretMatch, Stale, Touched,
 use crate::clock::{self, Timestamp};
 use crate::credential::{Pepper, Presented, Secret};
 use crate::id::ClientId;
-use crate::limit::{ClientLimits, Counted, FailureLimit, Quota, Tier, TierId, TierNames};
+use crate::limit::{self, ClientLimits, Counted, FailureLimit, Quota, Slot, Tier, TierId, TierNames};
 use crate::route::{Method, NotFound, RequestTarget, Route, RouteTable};
 use crate::scope::ScopeToken;
 use crate::token::Means;
@@ -81,6 +81,8 @@ struct Caller {
     party: Party,
     proof: Proof,
     epoch: Epoch,
+    /// Its place among the requests that are under way at once, where its tier counts them.
+    _slot: Option<Slot>,
 }
 
 /// What a caller has shown.
@@ -240,6 +242,11 @@ impl Gate {
         self.routes.load_full()
     }
 
+    /// Says how many gateways share the limits.
+    pub fn share(&self, nodes: usize) {
+        self.limits.share(nodes);
+    }
+
     /// Forgets limits that nobody is near. To be called once in a while.
     pub fn prune(&self) {
         self.limits.prune();
@@ -307,7 +314,9 @@ impl Gate {
         let (quota, passes) = self.count(&known.party);
         decision.quota = quota;
         passes?;
-        let caller = Caller { party: known.party, proof: known.proof, epoch: known.epoch };
+        let (counted, tier) = counted(&known.party);
+        let slot = self.limits.enter(&counted, tier).map_err(|limit::Full| Denial::TooManyAtOnce)?;
+        let caller = Caller { party: known.party, proof: known.proof, epoch: known.epoch, _slot: slot };
         Ok(Permit { route: Arc::clone(route), caller: Some(caller), peer: request.peer, _authorized: authorized })
     }
 
@@ -370,13 +379,8 @@ impl Gate {
 
     /// Counts a request of a party; what is left to it, and whether it may go on.
     pub fn count(&self, party: &Party) -> (Option<Quota>, Result<(), Denial>) {
-        let counted = if let Some(client) = party.client() {
-            self.limits.check(&Counted::Client(client.id()), client.tier())
-        } else {
-            let counted = Counted::Team(party.practice_id().clone(), party.user_id().cloned());
-            self.limits.check(&counted, TierId::default())
-        };
-        match counted {
+        let (counted, tier) = counted(party);
+        match self.limits.check(&counted, party.practice_id(), tier) {
             Ok(quota) => (quota, Ok(())),
             Err((quota, retry_after_secs)) => (Some(quota), Err(Denial::RateLimited { retry_after_secs })),
         }
@@ -424,6 +428,14 @@ enum Unable {
 impl From<Denial> for Unable {
     fn from(denial: Denial) -> Self {
         Self::Refused(denial)
+    }
+}
+
+/// Whose requests those of a party are, and by which tier they are counted.
+fn counted(party: &Party) -> (Counted, TierId) {
+    match party.client() {
+        Some(client) => (Counted::Client(client.id()), client.tier()),
+        None => (Counted::Team(party.practice_id().clone(), party.user_id().cloned()), TierId::default()),
     }
 }
 

@@ -1,8 +1,12 @@
-//! How often: requests per client by tier, and failed authentications per address.
+//! How often, and how many at once: requests per client and practice by tier, failed authentications and connections per address.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod failures;
+mod slots;
+
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,22 +14,36 @@ use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota as Rate, RateLimiter};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::id::{ClientId, PracticeId, UserId};
+
+pub use failures::{FailureLimit, network};
+pub use slots::{Full, Slot, Slots};
 
 /// The tier of a client that names none.
 pub const STANDARD: &str = "standard";
 
-/// A rate limit as the route file names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tier {
-    /// Its name.
-    pub name: Arc<str>,
+/// How often something may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
     /// Requests a second that can go on for ever.
     pub per_second: NonZeroU32,
     /// Requests that may come at once after a pause.
     pub burst: NonZeroU32,
+}
+
+/// A rate limit as the route file names it. In a fleet its gateways share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What each client may.
+    pub rate: Allowance,
+    /// What those of one practice may together that are of this tier; `None`: as much as they may one by one.
+    pub practice: Option<Allowance>,
+    /// How many requests of a client may be under way at once, on each gateway; `None`: any number.
+    pub concurrent: Option<NonZeroU32>,
 }
 
 /// A tier by number. Names get their numbers once and for all, so that the hot path compares no text.
@@ -83,11 +101,62 @@ pub struct Quota {
     pub reset_secs: u32,
 }
 
-type PerCaller = RateLimiter<Counted, DashMapStateStore<Counted>, DefaultClock, StateInformationMiddleware>;
+/// One limiter, and what it tells of itself.
+struct Bucket<K: Hash + Eq + Clone> {
+    policy: Arc<str>,
+    rate: Allowance,
+    counts: RateLimiter<K, DashMapStateStore<K>, DefaultClock, StateInformationMiddleware>,
+}
+
+impl<K: Hash + Eq + Clone> Bucket<K> {
+    /// This node's part of what `nodes` may let through together.
+    fn new(policy: Arc<str>, rate: Allowance, nodes: u32) -> Self {
+        // Longer than the fastest rate by far, so never zero.
+        let period = Duration::from_secs(1) * nodes / rate.per_second.get();
+        let part = NonZeroU32::new(rate.burst.get().div_ceil(nodes)).expect("of one there is one at least");
+        let quota = Rate::with_period(period).unwrap_or(Rate::per_second(NonZeroU32::MAX)).allow_burst(part);
+        Self { policy, rate, counts: RateLimiter::dashmap(quota).with_middleware() }
+    }
+
+    fn quota(&self, remaining: u32, reset_secs: u32) -> Quota {
+        let Allowance { per_second, burst } = self.rate;
+        let window_secs = burst.get().div_ceil(per_second.get());
+        Quota { policy: Arc::clone(&self.policy), burst: burst.get(), window_secs, remaining, reset_secs }
+    }
+
+    /// Counts one.
+    fn check(&self, key: &K) -> Result<Quota, (Quota, u64)> {
+        match self.counts.check_key(key) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                Ok(self.quota(remaining, u32::from(remaining < self.rate.burst.get())))
+            }
+            Err(not_until) => {
+                let wait = not_until.wait_time_from(DefaultClock::default().now());
+                let secs = wait.as_millis().div_ceil(1000).max(1);
+                Err((self.quota(0, u32::try_from(secs).unwrap_or(u32::MAX)), u64::try_from(secs).unwrap_or(u64::MAX)))
+            }
+        }
+    }
+
+    fn prune(&self) {
+        self.counts.retain_recent();
+        self.counts.shrink_to_fit();
+    }
+}
 
 struct TierLimit {
     tier: Tier,
-    callers: PerCaller,
+    nodes: u32,
+    callers: Bucket<Counted>,
+    practices: Option<Bucket<PracticeId>>,
+}
+
+impl TierLimit {
+    fn new(tier: Tier, nodes: u32) -> Self {
+        let practices = tier.practice.map(|rate| Bucket::new(format!("{}-practice", tier.name).into(), rate, nodes));
+        Self { callers: Bucket::new(Arc::clone(&tier.name), tier.rate, nodes), practices, nodes, tier }
+    }
 }
 
 /// The limits of every tier.
@@ -95,117 +164,88 @@ pub struct ClientLimits {
     names: Arc<TierNames>,
     /// By [`TierId`]; a tier that the route file lacks has no entry.
     tiers: ArcSwap<Vec<Option<Arc<TierLimit>>>>,
+    /// How many gateways share them.
+    nodes: AtomicU32,
+    /// Held while `tiers` is worked out anew.
+    writing: Mutex<()>,
+    slots: Slots,
 }
 
 impl ClientLimits {
     /// No limit at all, until tiers are installed.
     #[must_use]
     pub fn new(names: Arc<TierNames>) -> Self {
-        Self { names, tiers: ArcSwap::default() }
+        Self { names, tiers: ArcSwap::default(), nodes: AtomicU32::new(1), writing: Mutex::new(()), slots: Slots::default() }
     }
 
     /// Puts these tiers in the place of those before. A tier that did not change keeps its counts.
     pub fn install(&self, tiers: impl IntoIterator<Item = Tier>) {
-        let before = self.tiers.load();
+        let _writing = self.writing.lock();
+        let (before, nodes) = (self.tiers.load(), self.nodes.load(Ordering::Relaxed));
         let mut after: Vec<Option<Arc<TierLimit>>> = Vec::new();
         for tier in tiers {
             let at = usize::from(self.names.intern(Some(&tier.name)).0);
-            let kept = before.get(at).and_then(Option::as_ref).filter(|old| old.tier == tier).map(Arc::clone);
+            let same = |old: &&Arc<TierLimit>| old.tier == tier && old.nodes == nodes;
+            let kept = before.get(at).and_then(Option::as_ref).filter(same).map(Arc::clone);
             if after.len() <= at {
                 after.resize_with(at + 1, || None);
             }
-            after[at] = Some(kept.unwrap_or_else(|| {
-                let rate = Rate::per_second(tier.per_second).allow_burst(tier.burst);
-                Arc::new(TierLimit { callers: RateLimiter::dashmap(rate).with_middleware(), tier })
-            }));
+            after[at] = Some(kept.unwrap_or_else(|| Arc::new(TierLimit::new(tier, nodes))));
         }
         self.tiers.store(Arc::new(after));
     }
 
-    /// Counts one request of a caller.
+    /// Has this gateway let through one part in `nodes` of each limit. Counts start anew when that number changes: until it has
+    /// come around, a caller may have one more burst.
+    pub fn share(&self, nodes: usize) {
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
+        if self.nodes.load(Ordering::Relaxed) == nodes {
+            return;
+        }
+        let _writing = self.writing.lock();
+        self.nodes.store(nodes, Ordering::Relaxed);
+        let anew = |limit: &Option<Arc<TierLimit>>| limit.as_ref().map(|limit| Arc::new(TierLimit::new(limit.tier.clone(), nodes)));
+        let after = self.tiers.load().iter().map(anew).collect();
+        self.tiers.store(Arc::new(after));
+    }
+
+    /// Counts one request of a caller, who belongs to this practice.
     ///
     /// # Errors
     /// Over the limit: the quota, and the whole seconds until the next request would pass.
-    pub fn check(&self, caller: &Counted, tier: TierId) -> Result<Option<Quota>, (Quota, u64)> {
+    pub fn check(&self, caller: &Counted, practice: &PracticeId, tier: TierId) -> Result<Option<Quota>, (Quota, u64)> {
         let tiers = self.tiers.load();
-        let of = |at: usize| tiers.get(at).and_then(Option::as_ref);
-        let Some(limit) = of(usize::from(tier.0)).or_else(|| of(0)) else { return Ok(None) };
-        let (burst, rate) = (limit.tier.burst.get(), limit.tier.per_second.get());
-        let quota = |remaining: u32, reset_secs: u32| Quota {
-            policy: Arc::clone(&limit.tier.name),
-            burst,
-            window_secs: burst.div_ceil(rate),
-            remaining,
-            reset_secs,
-        };
-        match limit.callers.check_key(caller) {
-            Ok(state) => Ok(Some(quota(state.remaining_burst_capacity(), u32::from(state.remaining_burst_capacity() < burst)))),
-            Err(not_until) => {
-                let wait = not_until.wait_time_from(DefaultClock::default().now());
-                let secs = wait.as_millis().div_ceil(1000).max(1);
-                Err((quota(0, u32::try_from(secs).unwrap_or(u32::MAX)), u64::try_from(secs).unwrap_or(u64::MAX)))
-            }
-        }
+        let Some(limit) = of_tier(&tiers, tier) else { return Ok(None) };
+        // The caller first: what they may not do anyhow costs their practice nothing.
+        let own = limit.callers.check(caller)?;
+        let Some(practices) = &limit.practices else { return Ok(Some(own)) };
+        let shared = practices.check(practice)?;
+        Ok(Some(if shared.remaining < own.remaining { shared } else { own }))
+    }
+
+    /// Gives a caller a place for one request, until it is dropped; none is needed where a tier does not count them.
+    ///
+    /// # Errors
+    /// [`Full`], as many requests of theirs are under way as may be.
+    pub fn enter(&self, caller: &Counted, tier: TierId) -> Result<Option<Slot>, Full> {
+        let most = of_tier(&self.tiers.load(), tier).and_then(|limit| limit.tier.concurrent);
+        most.map(|most| self.slots.enter(caller, most)).transpose()
     }
 
     /// Forgets clients whose burst is full again. To be called once in a while.
     pub fn prune(&self) {
         for limit in self.tiers.load().iter().flatten() {
-            limit.callers.retain_recent();
-            limit.callers.shrink_to_fit();
+            limit.callers.prune();
+            if let Some(practices) = &limit.practices {
+                practices.prune();
+            }
         }
     }
 }
 
-type PerAddress = RateLimiter<IpAddr, DashMapStateStore<IpAddr>, DefaultClock>;
-
-/// Failed authentications per address. Only failures are counted, and only failures are answered 429: a right
-/// credential passes whatever others behind the same address do.
-pub struct FailureLimit {
-    addresses: PerAddress,
-}
-
-/// The most addresses that are remembered one by one: beyond it, every further one shares a single count.
-const MOST_ADDRESSES: usize = 100_000;
-
-impl FailureLimit {
-    /// So many failures a minute for each address, and so many at once.
-    #[must_use]
-    pub fn new(per_minute: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self { addresses: RateLimiter::dashmap(Rate::per_minute(per_minute).allow_burst(burst)) }
-    }
-
-    /// Counts one failure.
-    ///
-    /// # Errors
-    /// Too many: the whole seconds until the next attempt is looked at.
-    pub fn failed(&self, peer: IpAddr) -> Result<(), u64> {
-        let mut key = network(peer);
-        if self.addresses.len() >= MOST_ADDRESSES {
-            key = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        }
-        self.addresses.check_key(&key).map_err(|not_until| {
-            let wait: Duration = not_until.wait_time_from(DefaultClock::default().now());
-            u64::try_from(wait.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
-        })
-    }
-
-    /// Forgets addresses that have not failed for a while. To be called once in a while.
-    pub fn prune(&self) {
-        self.addresses.retain_recent();
-        self.addresses.shrink_to_fit();
-    }
-}
-
-/// One who has an IPv6 address has 2^64 of them.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
+fn of_tier(tiers: &[Option<Arc<TierLimit>>], tier: TierId) -> Option<&Arc<TierLimit>> {
+    let of = |at: usize| tiers.get(at).and_then(Option::as_ref);
+    of(usize::from(tier.0)).or_else(|| of(0))
 }
 
 #[cfg(test)]
@@ -213,7 +253,15 @@ mod tests {
     use super::*;
 
     fn tier(name: &str, per_second: u32, burst: u32) -> Tier {
-        Tier { name: name.into(), per_second: NonZeroU32::new(per_second).unwrap(), burst: NonZeroU32::new(burst).unwrap() }
+        Tier { name: name.into(), rate: allowance(per_second, burst), practice: None, concurrent: None }
+    }
+
+    fn allowance(per_second: u32, burst: u32) -> Allowance {
+        Allowance { per_second: NonZeroU32::new(per_second).unwrap(), burst: NonZeroU32::new(burst).unwrap() }
+    }
+
+    fn check(limits: &ClientLimits, caller: &Counted, tier: TierId) -> Result<Option<Quota>, (Quota, u64)> {
+        limits.check(caller, &"one".parse().unwrap(), tier)
     }
 
     fn client(n: u8) -> Counted {
@@ -224,28 +272,28 @@ mod tests {
     fn a_client_has_its_burst_and_no_more_and_others_are_not_touched() {
         let names = Arc::new(TierNames::default());
         let limits = ClientLimits::new(Arc::clone(&names));
-        assert_eq!(limits.check(&client(1), TierId::default()), Ok(None), "no tiers, no limit");
+        assert_eq!(check(&limits, &client(1), TierId::default()), Ok(None), "no tiers, no limit");
         limits.install([tier("standard", 1, 3), tier("slow", 1, 1)]);
         for left in [2, 1, 0] {
-            assert_eq!(limits.check(&client(1), TierId::default()).unwrap().unwrap().remaining, left);
+            assert_eq!(check(&limits, &client(1), TierId::default()).unwrap().unwrap().remaining, left);
         }
-        let (quota, wait) = limits.check(&client(1), TierId::default()).unwrap_err();
+        let (quota, wait) = check(&limits, &client(1), TierId::default()).unwrap_err();
         assert_eq!((quota.burst, quota.remaining, wait), (3, 0, 1));
-        assert!(limits.check(&client(2), TierId::default()).is_ok());
+        assert!(check(&limits, &client(2), TierId::default()).is_ok());
         let slow = names.intern(Some("slow"));
-        assert!(limits.check(&client(3), slow).is_ok());
-        assert!(limits.check(&client(3), slow).is_err());
+        assert!(check(&limits, &client(3), slow).is_ok());
+        assert!(check(&limits, &client(3), slow).is_err());
     }
 
     #[test]
     fn a_reload_keeps_the_counts_of_a_tier_that_did_not_change() {
         let limits = ClientLimits::new(Arc::default());
         limits.install([tier("standard", 1, 1)]);
-        assert!(limits.check(&client(1), TierId::default()).is_ok());
+        assert!(check(&limits, &client(1), TierId::default()).is_ok());
         limits.install([tier("standard", 1, 1), tier("other", 5, 5)]);
-        assert!(limits.check(&client(1), TierId::default()).is_err());
+        assert!(check(&limits, &client(1), TierId::default()).is_err());
         limits.install([tier("standard", 1, 2)]);
-        assert!(limits.check(&client(1), TierId::default()).is_ok(), "a changed tier starts anew");
+        assert!(check(&limits, &client(1), TierId::default()).is_ok(), "a changed tier starts anew");
     }
 
     #[test]
@@ -254,18 +302,60 @@ mod tests {
         let limits = ClientLimits::new(Arc::clone(&names));
         limits.install([tier("standard", 1, 1)]);
         let gone = names.intern(Some("gone"));
-        assert!(limits.check(&client(1), gone).is_ok());
-        assert!(limits.check(&client(1), gone).is_err());
+        assert!(check(&limits, &client(1), gone).is_ok());
+        assert!(check(&limits, &client(1), gone).is_err());
     }
 
     #[test]
-    fn failures_are_counted_per_address_and_per_v6_network() {
-        let limit = FailureLimit::new(NonZeroU32::MIN, NonZeroU32::MIN);
-        assert!(limit.failed("127.0.0.1".parse().unwrap()).is_ok());
-        assert!(limit.failed("127.0.0.1".parse().unwrap()).is_err());
-        assert!(limit.failed("::ffff:127.0.0.1".parse().unwrap()).is_err(), "the same address");
-        assert!(limit.failed("127.0.0.2".parse().unwrap()).is_ok());
-        assert!(limit.failed("2001:db8::1".parse().unwrap()).is_ok());
-        assert!(limit.failed("2001:db8::ffff:2".parse().unwrap()).is_err(), "the same /64");
+    fn a_practice_has_a_limit_of_its_own_that_a_client_over_its_own_does_not_use_up() {
+        let limits = ClientLimits::new(Arc::default());
+        limits.install([Tier { practice: Some(allowance(1, 4)), ..tier("standard", 1, 2) }]);
+        let check = |n: u8, practice: &str| limits.check(&client(n), &practice.parse().unwrap(), TierId::default());
+        let policy = |checked: Result<Option<Quota>, (Quota, u64)>| match checked {
+            Ok(quota) => (true, quota.unwrap().policy.to_string()),
+            Err((quota, _)) => (false, quota.policy.to_string()),
+        };
+        let passes = (true, "standard".to_owned());
+        assert_eq!([1, 1].map(|n| policy(check(n, "one"))), [passes.clone(), passes.clone()]);
+        for _ in 0..9 {
+            assert_eq!(policy(check(1, "one")), (false, "standard".to_owned()));
+        }
+        assert_eq!(policy(check(2, "one")), passes, "nine refusals have cost the practice nothing");
+        assert_eq!(policy(check(3, "one")), (true, "standard-practice".to_owned()), "what is nearer to its end is told");
+        let (quota, wait) = check(4, "one").unwrap_err();
+        assert_eq!((&*quota.policy, quota.burst, quota.remaining, wait), ("standard-practice", 4, 0, 1));
+        assert_eq!(policy(check(4, "two")), passes);
+    }
+
+    #[test]
+    fn a_fleet_lets_through_together_what_one_would() {
+        for (nodes, burst, each) in [(1, 12, 12), (3, 12, 4), (5, 12, 3), (100, 12, 1)] {
+            let limits = ClientLimits::new(Arc::default());
+            limits.share(nodes);
+            limits.install([tier("standard", 1, burst)]);
+            let passed = (0..100).filter(|_| check(&limits, &client(1), TierId::default()).is_ok()).count();
+            assert_eq!(passed, each, "{nodes} nodes");
+            let (quota, _) = check(&limits, &client(1), TierId::default()).unwrap_err();
+            assert_eq!((quota.burst, quota.remaining), (12, 0));
+            limits.share(nodes);
+            assert!(check(&limits, &client(1), TierId::default()).is_err(), "as many as before: nothing is forgotten");
+            limits.share(7);
+            assert_eq!(check(&limits, &client(1), TierId::default()).unwrap().unwrap().remaining, 1);
+        }
+    }
+
+    #[test]
+    fn only_so_many_requests_of_a_client_are_under_way_at_once() {
+        let limits = ClientLimits::new(Arc::default());
+        assert!(limits.enter(&client(1), TierId::default()).unwrap().is_none(), "no tiers, no limit");
+        limits.install([Tier { concurrent: NonZeroU32::new(2), ..tier("standard", 1, 1) }]);
+        let enter = |n: u8| limits.enter(&client(n), TierId::default());
+        let held = [enter(1).unwrap(), enter(1).unwrap()];
+        assert!(enter(1).is_err());
+        assert!(enter(2).is_ok());
+        limits.install([Tier { concurrent: NonZeroU32::new(2), ..tier("standard", 5, 5) }]);
+        assert!(enter(1).is_err(), "what is under way counts after a reload too");
+        drop(held);
+        assert!(enter(1).is_ok());
     }
 }

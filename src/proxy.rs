@@ -20,6 +20,7 @@ mod respond;
 mod tests;
 mod wire;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,6 +43,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct Settings {
     /// How many connections may be open; over that they are closed at once.
     pub max_connections: usize,
+    /// How many of them may be of one address that is none of `trusted_proxies`; over that they are closed at once.
+    pub max_connections_per_address: NonZeroU32,
+    /// How many requests may be under way; over that they are refused before anything else is looked at.
+    pub max_requests: usize,
     /// How long a request header may take from its first byte to its last.
     pub header_timeout: Duration,
     /// How long a TLS handshake may take.
@@ -72,6 +77,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_address: NonZeroU32::new(1000).expect("not zero"),
+            max_requests: 10_000,
             header_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -75,6 +75,7 @@ struct FeedObserver {
     status: watch::Sender<Status>,
     node: Arc<Mutex<Option<Arc<str>>>>,
     metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
 }
 
 impl feed::Observer for FeedObserver {
@@ -84,7 +85,10 @@ impl feed::Observer for FeedObserver {
 
     fn heartbeat(&self, heartbeat: Heartbeat) {
         match heartbeat {
-            Heartbeat::Answered { asked, took, nodes } => self.metrics.heartbeat_answered(asked, took, nodes),
+            Heartbeat::Answered { asked, took, nodes } => {
+                self.gate.share(nodes);
+                self.metrics.heartbeat_answered(asked, took, nodes);
+            }
             Heartbeat::Failed => self.metrics.heartbeat_failed(false),
             Heartbeat::Deposed => self.metrics.heartbeat_failed(true),
         }
@@ -203,7 +207,8 @@ impl Server {
         let (status, watched) = watch::channel(Status::Joining);
         let (stop_feed, feed_stopped) = oneshot::channel::<()>();
         let node = Arc::new(Mutex::new(None));
-        let feed_observer = Arc::new(FeedObserver { status, node: Arc::clone(&node), metrics: Arc::clone(&metrics) });
+        let feed_observer =
+            Arc::new(FeedObserver { status, node: Arc::clone(&node), metrics: Arc::clone(&metrics), gate: Arc::clone(&gate) });
         let lifecycle = Lifecycle::new(Arc::clone(&store), pepper).with_key_networks(&gateway.key_networks);
         let feed = tokio::spawn(feed::run(store, Arc::clone(&replica), feed_observer, async {
             // Dropped without a word means the same.
@@ -397,6 +402,8 @@ fn bound<T>(key: &str, address: SocketAddr, socket: std::io::Result<T>) -> anyho
 fn settings(limits: &Limits) -> Settings {
     Settings {
         max_connections: limits.connections,
+        max_connections_per_address: limits.connections_per_address,
+        max_requests: limits.requests,
         header_timeout: limits.header_timeout,
         handshake_timeout: limits.header_timeout,
         idle_timeout: limits.idle_timeout,

@@ -33,7 +33,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["proxy", "tls"]),
     ("axum", &["admin", "demo"]),
     ("sqlx", &["store"]),
-    ("dashmap", &["cache", "proxy"]),
+    ("dashmap", &["cache", "proxy", "limit"]),
     ("governor", &["limit"]),
     ("moka", &["bearer"]),
     ("lettre", &["mail"]),

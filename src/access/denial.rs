@@ -169,11 +169,15 @@ pub enum Denial {
         /// Whole seconds until the next request would pass.
         retry_after_secs: u64,
     },
+    /// As many requests of the client are under way as may be.
+    TooManyAtOnce,
     /// This address has failed to authenticate too often.
     TooManyFailures {
         /// Whole seconds until the next attempt is looked at.
         retry_after_secs: u64,
     },
+    /// As many requests are under way as the gateway takes.
+    Overloaded,
     /// We cannot vouch for freshness.
     Unavailable,
     /// The upstream could not be reached.
@@ -198,11 +202,11 @@ impl Denial {
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
             Self::ExpectationFailed => 417,
-            Self::RateLimited { .. } | Self::TooManyFailures { .. } => 429,
+            Self::RateLimited { .. } | Self::TooManyAtOnce | Self::TooManyFailures { .. } => 429,
             Self::HeadersTooLarge => 431,
             Self::Internal => 500,
             Self::UpstreamUnreachable => 502,
-            Self::Unavailable => 503,
+            Self::Overloaded | Self::Unavailable => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -225,8 +229,8 @@ impl Denial {
             Self::UserDisabled => "user_access_disabled",
             Self::AddressNotAllowed => "address_not_allowed",
             Self::InsufficientScope(_) => "insufficient_scope",
-            Self::RateLimited { .. } | Self::TooManyFailures { .. } => "rate_limited",
-            Self::Unavailable => "unavailable",
+            Self::RateLimited { .. } | Self::TooManyAtOnce | Self::TooManyFailures { .. } => "rate_limited",
+            Self::Overloaded | Self::Unavailable => "unavailable",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Internal => "internal_error",
@@ -239,7 +243,9 @@ impl Denial {
         match self {
             Self::Malformed(why) => why.label(),
             Self::CredentialInvalid(fault) => fault.label(),
+            Self::TooManyAtOnce => "too_many_at_once",
             Self::TooManyFailures { .. } => "too_many_failures",
+            Self::Overloaded => "overloaded",
             Self::UriTooLong
             | Self::HeadersTooLarge
             | Self::NoRoute
@@ -288,7 +294,9 @@ impl Denial {
             Self::AddressNotAllowed,
             Self::InsufficientScope("billing".into()),
             Self::RateLimited { retry_after_secs: 1 },
+            Self::TooManyAtOnce,
             Self::TooManyFailures { retry_after_secs: 1 },
+            Self::Overloaded,
             Self::Unavailable,
             Self::UpstreamUnreachable,
             Self::UpstreamTimeout,
@@ -317,8 +325,9 @@ impl Denial {
             Self::AddressNotAllowed => "Address not allowed",
             Self::InsufficientScope(_) => "Insufficient scope",
             Self::RateLimited { .. } => "Rate limit exceeded",
+            Self::TooManyAtOnce => "Too many requests at once",
             Self::TooManyFailures { .. } => "Too many failed attempts",
-            Self::Unavailable => "Temporarily unavailable",
+            Self::Overloaded | Self::Unavailable => "Temporarily unavailable",
             Self::UpstreamUnreachable => "Upstream unreachable",
             Self::UpstreamTimeout => "Upstream timeout",
             Self::Internal => "Internal error",
@@ -344,9 +353,11 @@ impl Denial {
             Self::AddressNotAllowed => "this client may call only from the addresses in its list",
             Self::InsufficientScope(_) => "the client has none of the scopes that this route requires",
             Self::RateLimited { .. } => "retry after the time that Retry-After states",
+            Self::TooManyAtOnce => "as many requests of this client are under way as may be at once: wait for one of them to end",
             Self::TooManyFailures { .. } => {
                 "this address has failed to authenticate too often: retry after the time that Retry-After states"
             }
+            Self::Overloaded => "the gateway has all it can do: retry after the time that Retry-After states",
             Self::Unavailable => "access cannot be checked at the moment: retry after the time that Retry-After states",
             Self::UpstreamUnreachable => "the service behind the gateway could not be reached",
             Self::UpstreamTimeout => "the service behind the gateway did not answer in time",
@@ -359,7 +370,7 @@ impl Denial {
     pub const fn retry_after_secs(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after_secs } | Self::TooManyFailures { retry_after_secs } => Some(*retry_after_secs),
-            Self::Unavailable => Some(1),
+            Self::TooManyAtOnce | Self::Overloaded | Self::Unavailable => Some(1),
             _ => None,
         }
     }

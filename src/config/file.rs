@@ -255,6 +255,12 @@ pub struct LimitsFile {
     /// Connections at once; 10000.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub connections: Option<u32>,
+    /// Connections at once of one address (IPv6: of a /64), unless it is one of `trusted_proxies`; 1000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub connections_per_address: Option<u32>,
+    /// Requests that are answered at once; more are answered 503; 10000.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub requests: Option<u32>,
     /// Header fields of a request; 100.
     #[schemars(range(min = 8, max = 250))]
     pub header_fields: Option<u32>,
@@ -418,6 +424,24 @@ pub struct RouteFile {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["per_second", "burst"]))]
 pub struct TierFile {
+    /// Requests a second that can go on for ever.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub per_second: u32,
+    /// Requests that may come at once after a pause.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub burst: u32,
+    /// What the clients of one practice that are of this tier may together; left out: as much as they may one by one.
+    pub practice: Option<AllowanceFile>,
+    /// Requests of a client that may be under way at once, on each gateway; left out: any number.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub concurrent: Option<u32>,
+}
+
+/// How often something may happen.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["per_second", "burst"]))]
+pub struct AllowanceFile {
     /// Requests a second that can go on for ever.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub per_second: u32,

@@ -80,6 +80,10 @@ pub struct StoreSettings {
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Of one address.
+    pub connections_per_address: NonZeroU32,
+    /// Requests at once.
+    pub requests: usize,
     /// Header fields of a request.
     pub header_fields: usize,
     /// Bytes of all of them.
@@ -166,6 +170,8 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
         key_networks,
         limits: Limits {
             connections: size(limits.connections, 10_000),
+            connections_per_address: count(limits.connections_per_address, 1000),
+            requests: size(limits.requests, 10_000),
             header_fields: size(limits.header_fields, 100),
             header_bytes: size(limits.header_bytes, 65_536),
             target_bytes: size(limits.target_bytes, 8192),

@@ -12,7 +12,7 @@ use super::document::{Place, Step};
 use super::file::{RouteFile, RoutesFile, UpstreamFile};
 use super::{Found, Gateway, OAUTH_PATHS, did_you_mean, issuers};
 use crate::id::RouteId;
-use crate::limit::Tier;
+use crate::limit::{Allowance, Tier};
 use crate::route::{Method, MethodSet, PathPrefix, Requirement, Route, RouteTable};
 use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
 use crate::token::Issuer;
@@ -88,8 +88,10 @@ pub(super) fn build(
     let mut tiers = BTreeMap::new();
     for (name, tier) in &file.tiers {
         plain(name, &[Key("tiers"), Key(name)], found);
-        if let (Some(per_second), Some(burst)) = (NonZeroU32::new(tier.per_second), NonZeroU32::new(tier.burst)) {
-            tiers.insert(Arc::from(name.as_str()), Tier { name: name.as_str().into(), per_second, burst });
+        let practice = tier.practice.as_ref().and_then(|practice| allowance(practice.per_second, practice.burst));
+        if let Some(rate) = allowance(tier.per_second, tier.burst) {
+            let concurrent = tier.concurrent.and_then(NonZeroU32::new);
+            tiers.insert(Arc::from(name.as_str()), Tier { name: name.as_str().into(), rate, practice, concurrent });
         }
     }
     let issuers = issuers::build(&file.issuers, base, gateway, found);
@@ -109,6 +111,11 @@ pub(super) fn build(
             None
         }
     }
+}
+
+/// `None`: one of them is zero, which the schema has told of.
+fn allowance(per_second: u32, burst: u32) -> Option<Allowance> {
+    Some(Allowance { per_second: NonZeroU32::new(per_second)?, burst: NonZeroU32::new(burst)? })
 }
 
 fn scopes(file: &RoutesFile, found: &mut Found<'_>) -> Vec<ScopeToken> {

@@ -47,7 +47,12 @@ impl World {
             route(&registry, 2, "/patients", get, &["clinical"]),
             route(&registry, 3, "/docs", MethodSet::ALL, &[]),
         ];
-        let one = Tier { name: "one".into(), per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN };
+        let one = Tier {
+            name: "one".into(),
+            rate: limit::Allowance { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN },
+            practice: None,
+            concurrent: None,
+        };
         gate.install(Arc::new(RouteTable::new(routes, false).unwrap()), [one]);
         let mut world = Self { gate, replica, head: 1, secrets: Vec::new() };
         let mut clients = Vec::new();
@@ -209,6 +214,8 @@ fn every_answer_of_the_gate_has_a_request_that_gets_it() {
         "body_too_large",
         "request_timeout",
         "too_many_failures",
+        "too_many_at_once",
+        "overloaded",
         "upstream_unreachable",
         "upstream_timeout",
         "internal_error",

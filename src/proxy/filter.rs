@@ -193,6 +193,12 @@ impl ProxyHttp for Filter {
         downstream.set_abort_on_close(false);
         // Interim answers go to those who asked for one; others may not expect them.
         downstream.set_ignore_info_resp(true);
+        if self.shared.active.requests() > settings.max_requests {
+            self.note(downstream.req_header(), context);
+            context.denial = Some(Denial::Overloaded);
+            Self::refuse(session, context).await?;
+            return Ok(true);
+        }
         if let Some((own, endpoint)) = self.own_endpoint(downstream.req_header()) {
             own::answer(&self.shared, own, endpoint, session, context).await?;
             return Ok(true);

@@ -1,6 +1,6 @@
 //! Listeners: accepting connections, TLS, and the bound on both.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::Shared;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
+use crate::limit::{self, Full, Slot, Slots};
 use crate::tls;
 
 /// Why a listener cannot be had.
@@ -109,6 +110,7 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
     let proxy = Arc::new(http_proxy(&Arc::new(conf), Filter { shared: Arc::clone(&shared) }));
     let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, options: HttpServerOptions::default() });
     let room = Arc::new(Semaphore::new(shared.settings.max_connections));
+    let by_address = Slots::default();
 
     let mut ready = Vec::new();
     for bound in listeners {
@@ -117,7 +119,14 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
             let _inside = runtimes[0].enter();
             TcpListener::from_std(bound.listener).map_err(|e| Error::Socket(bound.address, e))?
         };
-        ready.push(Endpoint { listener, tls: bound.tls, plane: Arc::clone(&plane), room: Arc::clone(&room), runtimes: runtimes.to_vec() });
+        ready.push(Endpoint {
+            listener,
+            tls: bound.tls,
+            plane: Arc::clone(&plane),
+            room: Arc::clone(&room),
+            by_address: by_address.clone(),
+            runtimes: runtimes.to_vec(),
+        });
     }
     let mut tasks: Vec<_> = ready.into_iter().map(|endpoint| runtimes[0].spawn(endpoint.run(shutdown.clone()))).collect();
     let mut stop = shutdown.clone();
@@ -133,10 +142,20 @@ struct Endpoint {
     tls: Option<Arc<tls::Live>>,
     plane: Arc<Plane>,
     room: Arc<Semaphore>,
+    by_address: Slots<IpAddr>,
     runtimes: Vec<Handle>,
 }
 
 impl Endpoint {
+    /// A place among the connections of an address. Behind a proxy of ours there are many clients.
+    fn slot(&self, peer: IpAddr) -> Result<Option<Slot<IpAddr>>, Full> {
+        let (peer, settings) = (peer.to_canonical(), &self.plane.shared.settings);
+        if settings.trusted_proxies.iter().any(|network| network.contains(&peer)) {
+            return Ok(None);
+        }
+        self.by_address.enter(&limit::network(peer), settings.max_connections_per_address).map(Some)
+    }
+
     async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut turn = 0_usize;
         loop {
@@ -155,17 +174,18 @@ impl Endpoint {
             };
             // Over the cap: closed before anything is spent on it.
             let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { continue };
+            let Ok(slot) = self.slot(peer.ip()) else { continue };
             let acceptor = self.tls.as_ref().map(|tls| Acceptor::from_server_config(tls.config()));
             let (plane, shutdown) = (Arc::clone(&self.plane), shutdown.clone());
             turn = turn.wrapping_add(1);
             let runtime = &self.runtimes[turn % self.runtimes.len()];
             if self.runtimes.len() == 1 {
-                runtime.spawn(serve(plane, stream, peer, acceptor, permit, shutdown));
+                runtime.spawn(serve(plane, stream, peer, acceptor, (permit, slot), shutdown));
             } else if let Ok(stream) = stream.into_std() {
                 runtime.spawn(async move {
                     // Registered anew, with the reactor of the thread that serves it.
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        serve(plane, stream, peer, acceptor, permit, shutdown).await;
+                        serve(plane, stream, peer, acceptor, (permit, slot), shutdown).await;
                     }
                 });
             }
@@ -178,10 +198,10 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Option<Acceptor>,
-    permit: OwnedSemaphorePermit,
+    places: (OwnedSemaphorePermit, Option<Slot<IpAddr>>),
     shutdown: watch::Receiver<bool>,
 ) {
-    let _permit = permit;
+    let _places = places;
     let _counted = plane.shared.active.connection();
     // Without it answers wait for acknowledgements; a socket that refuses is broken and will show it.
     let _ = stream.set_nodelay(true);

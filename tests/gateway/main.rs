@@ -9,6 +9,7 @@ mod changes;
 mod grace;
 mod headers;
 mod issuers;
+mod limits;
 mod logs;
 mod management;
 mod oauth;

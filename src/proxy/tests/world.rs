@@ -22,7 +22,7 @@ use crate::credential::Secret;
 use crate::entity::{ApiAccess, Client as Entity, ClientKeys, Practice, StoredSecret};
 use crate::gate::{self, FailureBudget, Gate};
 use crate::id::{ClientId, Revision, RouteId};
-use crate::limit::{Tier, TierNames};
+use crate::limit::{Allowance, Tier, TierNames};
 use crate::proxy::live::Inflight;
 use crate::proxy::{Active, Bound, Settings, Shared, start_on};
 use crate::record::{Record, Recorder};
@@ -214,8 +214,9 @@ impl World {
         let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, None, bearers));
         let tier = |name: &str, per_second: u32, burst: u32| Tier {
             name: name.into(),
-            per_second: NonZeroU32::new(per_second).unwrap(),
-            burst: NonZeroU32::new(burst).unwrap(),
+            rate: Allowance { per_second: NonZeroU32::new(per_second).unwrap(), burst: NonZeroU32::new(burst).unwrap() },
+            practice: None,
+            concurrent: None,
         };
         gate.install(Arc::new(RouteTable::new(routes, false).unwrap()), [tier("standard", 50, 100), tier("one", 1, 1)]);
         // Used up before the test begins.
