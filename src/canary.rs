@@ -241,8 +241,8 @@ pub fn at(gate: Arc<Gate>) -> Judge {
             peer: Ipv4Addr::UNSPECIFIED.into(),
         };
         match gate.decide(&request).outcome {
-            // The scope is looked at last: everything else about the key was found good.
-            Ok(_) | Err(Denial::InsufficientScope(_) | Denial::RateLimited { .. }) => Ok(Verdict::Admitted),
+            // The scope and the limits are looked at last: everything else about the key was found good.
+            Ok(_) | Err(Denial::InsufficientScope(_) | Denial::RateLimited { .. } | Denial::TooManyAtOnce) => Ok(Verdict::Admitted),
             // Too many failures is said only of a key that is refused anyway.
             Err(Denial::CredentialInvalid(_) | Denial::TooManyFailures { .. }) => Ok(Verdict::Refused),
             Err(denial) => Err(format!("it answers `{}`", denial.label())),

@@ -15,7 +15,7 @@ use crate::cache::{Epoch, Identity, Party, Replica, SecretMatch, Stale, Touched,
 use crate::clock::{self, Timestamp};
 use crate::credential::{Pepper, Presented, Secret};
 use crate::id::ClientId;
-use crate::limit::{self, ClientLimits, Counted, FailureLimit, Quota, Slot, Tier, TierId, TierNames};
+use crate::limit::{ClientLimits, Counted, FailureLimit, Over, Quota, Slot, Tier, TierId, TierNames};
 use crate::route::{Method, NotFound, RequestTarget, Route, RouteTable};
 use crate::scope::ScopeToken;
 use crate::token::Means;
@@ -82,7 +82,7 @@ struct Caller {
     proof: Proof,
     epoch: Epoch,
     /// Its place among the requests that are under way at once, where its tier counts them.
-    _slot: Option<Slot>,
+    _slot: Option<Box<Slot>>,
 }
 
 /// What a caller has shown.
@@ -311,11 +311,21 @@ impl Gate {
             decision.whose.refused(&known.proof, &denial);
             self.refused(denial, request.peer)
         })?;
-        let (quota, passes) = self.count(&known.party);
-        decision.quota = quota;
-        passes?;
         let (counted, tier) = counted(&known.party);
-        let slot = self.limits.enter(&counted, tier).map_err(|limit::Full| Denial::TooManyAtOnce)?;
+        let slot = match self.limits.admit(&counted, known.party.practice_id(), tier) {
+            Ok((quota, slot)) => {
+                decision.quota = quota;
+                slot
+            }
+            Err(Over::Often(quota, retry_after_secs)) => {
+                decision.quota = Some(quota);
+                return Err(Denial::RateLimited { retry_after_secs }.into());
+            }
+            Err(Over::AtOnce(quota)) => {
+                decision.quota = Some(quota);
+                return Err(Denial::TooManyAtOnce.into());
+            }
+        };
         let caller = Caller { party: known.party, proof: known.proof, epoch: known.epoch, _slot: slot };
         Ok(Permit { route: Arc::clone(route), caller: Some(caller), peer: request.peer, _authorized: authorized })
     }

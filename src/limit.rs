@@ -157,6 +157,23 @@ impl TierLimit {
         let practices = tier.practice.map(|rate| Bucket::new(format!("{}-practice", tier.name).into(), rate, nodes));
         Self { callers: Bucket::new(Arc::clone(&tier.name), tier.rate, nodes), practices, nodes, tier }
     }
+
+    fn check(&self, caller: &Counted, practice: &PracticeId) -> Result<Quota, (Quota, u64)> {
+        // The caller first: what they may not do anyhow costs their practice nothing.
+        let own = self.callers.check(caller)?;
+        let Some(practices) = &self.practices else { return Ok(own) };
+        let shared = practices.check(practice)?;
+        Ok(if shared.remaining < own.remaining { shared } else { own })
+    }
+}
+
+/// Which limit a request is over, and what is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// How often: with the whole seconds until the next request would pass.
+    Often(Quota, u64),
+    /// How many at once.
+    AtOnce(Quota),
 }
 
 /// The limits of every tier.
@@ -214,22 +231,24 @@ impl ClientLimits {
     /// # Errors
     /// Over the limit: the quota, and the whole seconds until the next request would pass.
     pub fn check(&self, caller: &Counted, practice: &PracticeId, tier: TierId) -> Result<Option<Quota>, (Quota, u64)> {
-        let tiers = self.tiers.load();
-        let Some(limit) = of_tier(&tiers, tier) else { return Ok(None) };
-        // The caller first: what they may not do anyhow costs their practice nothing.
-        let own = limit.callers.check(caller)?;
-        let Some(practices) = &limit.practices else { return Ok(Some(own)) };
-        let shared = practices.check(practice)?;
-        Ok(Some(if shared.remaining < own.remaining { shared } else { own }))
+        of_tier(&self.tiers.load(), tier).map(|limit| limit.check(caller, practice)).transpose()
     }
 
-    /// Gives a caller a place for one request, until it is dropped; none is needed where a tier does not count them.
+    /// As [`check`], and gives the request its place among those that are under way, where the tier counts them.
     ///
     /// # Errors
-    /// [`Full`], as many requests of theirs are under way as may be.
-    pub fn enter(&self, caller: &Counted, tier: TierId) -> Result<Option<Slot>, Full> {
-        let most = of_tier(&self.tiers.load(), tier).and_then(|limit| limit.tier.concurrent);
-        most.map(|most| self.slots.enter(caller, most)).transpose()
+    /// [`Over`].
+    ///
+    /// [`check`]: Self::check
+    pub fn admit(&self, caller: &Counted, practice: &PracticeId, tier: TierId) -> Result<(Option<Quota>, Option<Box<Slot>>), Over> {
+        let tiers = self.tiers.load();
+        let Some(limit) = of_tier(&tiers, tier) else { return Ok((None, None)) };
+        let quota = limit.check(caller, practice).map_err(|(quota, retry_after_secs)| Over::Often(quota, retry_after_secs))?;
+        let Some(most) = limit.tier.concurrent else { return Ok((Some(quota), None)) };
+        match self.slots.enter(caller, most) {
+            Ok(slot) => Ok((Some(quota), Some(Box::new(slot)))),
+            Err(Full) => Err(Over::AtOnce(quota)),
+        }
     }
 
     /// Forgets clients whose burst is full again. To be called once in a while.
@@ -347,11 +366,11 @@ mod tests {
     #[test]
     fn only_so_many_requests_of_a_client_are_under_way_at_once() {
         let limits = ClientLimits::new(Arc::default());
-        assert!(limits.enter(&client(1), TierId::default()).unwrap().is_none(), "no tiers, no limit");
-        limits.install([Tier { concurrent: NonZeroU32::new(2), ..tier("standard", 1, 1) }]);
-        let enter = |n: u8| limits.enter(&client(n), TierId::default());
+        let enter = |n: u8| limits.admit(&client(n), &"one".parse().unwrap(), TierId::default());
+        assert!(enter(1).unwrap().1.is_none(), "no tiers, no limit");
+        limits.install([Tier { concurrent: NonZeroU32::new(2), ..tier("standard", 1, 9) }]);
         let held = [enter(1).unwrap(), enter(1).unwrap()];
-        assert!(enter(1).is_err());
+        assert!(matches!(enter(1), Err(Over::AtOnce(quota)) if quota.remaining == 6));
         assert!(enter(2).is_ok());
         limits.install([Tier { concurrent: NonZeroU32::new(2), ..tier("standard", 5, 5) }]);
         assert!(enter(1).is_err(), "what is under way counts after a reload too");

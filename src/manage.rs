@@ -1,6 +1,7 @@
 //! The management API, as programs call it: at a gateway's listener, or in process over the store.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -111,6 +112,14 @@ impl Remote {
         Ok(Self { http, base, token: token.to_owned() })
     }
 
+    /// Whether others on the way can read the token.
+    #[must_use]
+    pub fn is_in_the_clear(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        self.base.scheme() == "http" && !here
+    }
+
     async fn call(&self, method: Method, path: &str, content: Option<(&'static str, Vec<u8>)>) -> anyhow::Result<(StatusCode, Vec<u8>)> {
         let url = self.base.join(path)?;
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
@@ -201,6 +210,26 @@ impl Api {
                 Some(next) if all.len() < most => cursor = format!("&cursor={next}"),
                 _ => return Ok(all),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_others_can_read_is_noticed() {
+        for (base, clear) in [
+            ("http://127.0.0.1:8081", false),
+            ("http://[::1]:8081", false),
+            ("http://localhost:8081", false),
+            ("https://gateway.test", false),
+            ("http://gateway.test:8081", true),
+            ("http://10.0.0.1:8081", true),
+            ("http://localhost.test:8081", true),
+        ] {
+            assert_eq!(Remote::new(base, "token", &Trust::default()).unwrap().is_in_the_clear(), clear, "{base}");
         }
     }
 }

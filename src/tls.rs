@@ -76,8 +76,7 @@ pub fn certified_key(certificate: &Path, key: &Path) -> Result<CertifiedKey, Err
 }
 
 /// What is wrong with the certificate, and what with the key: that they belong together is asked of the key.
-#[must_use]
-pub fn check(certificate: &Path, key: &Path) -> [Option<Error>; 2] {
+fn check(certificate: &Path, key: &Path) -> [Option<Error>; 2] {
     match (chain(certificate), private_key(key)) {
         (Ok(chain), Ok(private)) => [None, pair(chain, private, certificate, key).err()],
         (chain, private) => [chain.err(), private.err()],

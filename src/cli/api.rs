@@ -1,5 +1,6 @@
 //! Where the verbs find the management API.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -63,7 +64,13 @@ impl Options {
         });
         let authorities = self.api_ca.as_deref().map(tls::authorities).transpose()?.unwrap_or_default();
         let trust = Trust { authorities, identity: identity.transpose()? };
-        Remote::new(base, token.trim(), &trust).map(Some)
+        let remote = Remote::new(base, token.trim(), &trust)?;
+        if remote.is_in_the_clear() {
+            let warning = "warning: the management token crosses the network in plain text: give the gateway [management] `tls`";
+            // Nobody there to read it is no reason not to go on.
+            let _ = writeln!(io::stderr(), "{warning}");
+        }
+        Ok(Some(remote))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::clock::boot_time;
 use crate::credential::Secret;
 use crate::entity::{ApiAccess, Client, ClientKeys, Practice, Role, StoredSecret, User};
 use crate::id::{ClientId, Revision, RouteId};
+use crate::limit::Allowance;
 use crate::route::{MethodSet, Requirement};
 use crate::scope::{ScopeRegistry, ScopeToken};
 use crate::store::{Change, Snapshot};
@@ -49,7 +50,7 @@ impl World {
         ];
         let one = Tier {
             name: "one".into(),
-            rate: limit::Allowance { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN },
+            rate: Allowance { per_second: NonZeroU32::MIN, burst: NonZeroU32::MIN },
             practice: None,
             concurrent: None,
         };

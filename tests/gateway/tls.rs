@@ -149,6 +149,30 @@ async fn a_certificate_is_chosen_by_name_and_a_new_one_is_taken_up_without_a_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_in_a_mounted_volume_is_taken_up_when_the_volume_turns() {
+    use std::os::unix::fs::symlink;
+    let world = world("", "").await;
+    let (dir, authority) = (world.dir.path().to_owned(), Authority::new());
+    // As orchestrators mount a secret: what changes is where `..data` leads, and no file by its name.
+    let turn = |version: &str| {
+        std::fs::create_dir(dir.join(version)).unwrap();
+        let certificate = authority.certify(&dir.join(version), "first", &["gate.test"]);
+        symlink(version, dir.join("..next")).unwrap();
+        std::fs::rename(dir.join("..next"), dir.join("..data")).unwrap();
+        certificate
+    };
+    let before = turn("..1");
+    for file in ["first.pem", "first.key"] {
+        symlink(format!("..data/{file}"), dir.join(file)).unwrap();
+    }
+    let gateway = Process::serve(&world, &[]).await;
+    let (address, client) = (gateway.addresses[0], authority.client(BOTH, None));
+    assert_eq!(certificate(address, "gate.test", &client).await, before);
+    let after = turn("..2");
+    while certificate(address, "gate.test", &client).await != after {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_wants_tls_1_3_speaks_no_other() {
     let world = world(", min_version = \"1.3\"", "").await;
     let authority = Authority::new();

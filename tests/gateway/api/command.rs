@@ -167,6 +167,8 @@ async fn on_the_store_a_user_has_keys_of_their_own_too() {
     assert!(world.cli(&["--as", "member-1", "client", "revoke", id]).await.status.success());
     assert_eq!(managed.status("/billing", &made).await, 401);
     assert_eq!(world.cli(&["--as", "nobody", "me"]).await.status.code(), Some(3));
+    assert!(world.cli(&["user", "remove", "member-1", "--practice", "practice-1"]).await.status.success());
+    assert_eq!(world.cli(&["--as", "member-1", "me"]).await.status.code(), Some(4), "whoever has left is nobody");
     let events = world.lifecycle.store().audit(Some(&world.practice)).await.unwrap();
     let by: Vec<_> = events.iter().filter(|event| event.target == id).map(|event| (&*event.actor, &*event.origin)).collect();
     assert_eq!(by, [("user:member-1", "cli"), ("user:member-1", "cli")]);
