@@ -4,7 +4,6 @@
 use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use base64::Engine;
@@ -24,17 +23,11 @@ use sigmagate::route::{Method, MethodSet, Requirement, Route, RouteTable};
 use sigmagate::scope::{ScopeRegistry, ScopeToken};
 use sigmagate::store::Snapshot;
 use sigmagate::token::{AccessToken, Algorithm, Issuer, KeySet, KeySource, MasterKey, Means, SigningKey, Trust};
-use sigmagate::upstream::{Server, Upstream};
+use sigmagate::upstream::{Server, Settings, Upstream};
 
 fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
-    let upstream = Arc::new(Upstream {
-        name: "core".into(),
-        servers: vec![Server { address: "127.0.0.1:9".parse().expect("an address"), tls_name: None, origin: "http://127.0.0.1:9".into() }],
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(1),
-        retries: 0,
-        turn: AtomicUsize::new(0),
-    });
+    let server = Server::new("127.0.0.1:9".parse().expect("an address"), None, "http://127.0.0.1:9".into());
+    let upstream = Arc::new(Upstream::new("core", Settings::default(), vec![server]));
     let billing: ScopeToken = "billing".parse().expect("a scope");
     let scopes = registry.intern(&billing).expect("room for a scope");
     let routes = (0..count)

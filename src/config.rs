@@ -10,6 +10,7 @@ mod mail;
 mod oauth;
 mod overrides;
 mod routes;
+mod upstreams;
 
 pub use document::{Mistake, Place};
 pub use file::{LogFormat, SmtpTls};
@@ -17,6 +18,7 @@ pub use gateway::{Gateway, Limits, Listener, StoreSettings, Telemetry};
 pub use mail::{Mail, MailTransport, Mailbox, Smtp, SmtpLogin};
 pub use oauth::{OAUTH_PATHS, OAuth, ResourceServer};
 pub use routes::RouteMap;
+pub use upstreams::Upstreams;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -104,7 +106,7 @@ fn load_for(
 ) -> Result<Config, Mistakes> {
     let mut mistakes = Vec::new();
     let gateway = gateway_of(purpose, sources.gateway.as_deref(), env, &mut mistakes);
-    let routes = routes_of(&sources.routes, &gateway, registry, &mut mistakes);
+    let routes = routes_of(purpose, &sources.routes, &gateway, registry, &Upstreams::new(), &mut mistakes);
     match routes {
         Some(routes) if mistakes.is_empty() => Ok(Config { gateway, routes }),
         _ => Err(Mistakes(mistakes)),
@@ -121,13 +123,14 @@ pub fn load_gateway(path: Option<&Path>, env: impl IntoIterator<Item = (OsString
     if mistakes.is_empty() { Ok(gateway) } else { Err(Mistakes(mistakes)) }
 }
 
-/// Loads the route map alone, for a gateway with these settings.
+/// Loads the route map alone, for a gateway with these settings. Upstreams of which it says the same as of those of `before`
+/// are those, with all that is known of them.
 ///
 /// # Errors
 /// Every mistake at once.
-pub fn load_routes(path: &Path, gateway: &Gateway, registry: &ScopeRegistry) -> Result<RouteMap, Mistakes> {
+pub fn load_routes(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, before: &Upstreams) -> Result<RouteMap, Mistakes> {
     let mut mistakes = Vec::new();
-    match routes_of(path, gateway, registry, &mut mistakes) {
+    match routes_of(Purpose::Serving, path, gateway, registry, before, &mut mistakes) {
         Some(routes) if mistakes.is_empty() => Ok(routes),
         _ => Err(Mistakes(mistakes)),
     }
@@ -171,11 +174,18 @@ fn gateway_of(
     gateway::build(&file, &base, &env, &mut found)
 }
 
-fn routes_of(path: &Path, gateway: &Gateway, registry: &ScopeRegistry, mistakes: &mut Vec<Mistake>) -> Option<RouteMap> {
+fn routes_of(
+    purpose: Purpose,
+    path: &Path,
+    gateway: &Gateway,
+    registry: &ScopeRegistry,
+    before: &Upstreams,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<RouteMap> {
     let mut node = read(path, mistakes)?;
     let file: RoutesFile = typed(&mut node, &routes_schema(), mistakes);
     let base = path.parent().unwrap_or(Path::new(""));
-    routes::build(&file, base, gateway, registry, &mut Found { node: &node, mistakes })
+    routes::build(&file, base, purpose, gateway, registry, before, &mut Found { node: &node, mistakes })
 }
 
 fn empty() -> Node {

@@ -1,6 +1,6 @@
 //! Every metric, its help text and its labels.
 //!
-//! Labels are bounded: `route` by the prefixes of the route map and `none`, `reason` and `outcome` by the labels of the denials
+//! Labels are bounded: `route` by the prefixes of the route map and `none`, `upstream` by the names in it, `reason` and `outcome` by the labels of the denials
 //! and `permit`, `method` by `safe` and `unsafe`, the rest by the few words that stand here.
 
 mod canary;
@@ -10,6 +10,7 @@ mod mail;
 mod process;
 mod routes;
 mod tokens;
+mod upstreams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::clock::BootTime;
 use crate::id::Revision;
 use crate::jwks::Fetched;
 use crate::route::RouteTable;
+use crate::upstream::Upstream;
 
 pub use canary::{CanaryMetrics, CanaryOutcome};
 pub use certificates::CertificateMetrics;
@@ -62,6 +64,7 @@ pub struct Metrics {
     tokens: tokens::Tokens,
     mail: Arc<MailMetrics>,
     certificates: CertificateMetrics,
+    upstreams: upstreams::Upstreams,
 }
 
 type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
@@ -136,6 +139,7 @@ impl Metrics {
             tokens: tokens::Tokens::new(&registry),
             mail: Arc::new(MailMetrics::new(&registry)),
             certificates: CertificateMetrics::new(&registry),
+            upstreams: upstreams::Upstreams::new(&registry),
             registry: registry.clone(),
         };
         Arc::new(metrics)
@@ -144,7 +148,7 @@ impl Metrics {
     /// Handles for the routes of a table, resolved as they are first used. Series of routes that are gone are removed.
     #[must_use]
     pub fn for_routes(&self, table: &RouteTable, before: Option<&RouteMetrics>) -> RouteMetrics {
-        RouteMetrics::new(table, before, &self.requests, &self.latency, &self.decisions)
+        RouteMetrics::new(table, before, [&self.latency, &self.upstreams.latency], &self.requests, &self.decisions)
     }
 
     /// The metrics of the canary, which are shown from now on. To be called once.
@@ -157,6 +161,11 @@ impl Metrics {
     #[must_use]
     pub fn mail(&self) -> Arc<MailMetrics> {
         Arc::clone(&self.mail)
+    }
+
+    /// The upstreams of the route map, which are read when the metrics are.
+    pub fn watch_upstreams<'a>(&self, upstreams: impl Iterator<Item = &'a Arc<Upstream>>) {
+        self.upstreams.watch(upstreams);
     }
 
     /// The metrics of certificates.
@@ -273,6 +282,7 @@ impl Metrics {
         self.process.read();
         self.tokens.read();
         self.mail.read();
+        self.upstreams.read();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text).expect("metrics with valid names encode");
         String::from_utf8(text).expect("the text format is UTF-8")

@@ -4,6 +4,7 @@
 //! through `filter`, which asks the gate. pingora's types stay in this module.
 
 mod active;
+mod again;
 mod chunks;
 mod connection;
 mod context;
@@ -14,10 +15,12 @@ mod ids;
 pub mod listener;
 mod live;
 mod own;
+mod peer;
 mod request;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod wire;
 
 use std::num::NonZeroU32;
@@ -31,6 +34,7 @@ use ipnet::IpNet;
 pub use active::Active;
 pub use listener::{Bound, Error, Running, start, start_on};
 use live::Inflight;
+pub use upkeep::{Resolve, Upkeep};
 
 use crate::gate::Gate;
 use crate::oauth::OAuth;

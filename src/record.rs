@@ -53,6 +53,8 @@ pub struct Record<'a> {
     pub status: u16,
     /// From the complete header to the end of the answer.
     pub latency: Duration,
+    /// From asking the upstream, the last time if more than once, to the header of its answer.
+    pub upstream_latency: Option<Duration>,
     /// Content received.
     pub request_bytes: u64,
     /// Content sent.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::config::{self, Config, Mistakes};
 use crate::gate::Gate;
@@ -16,9 +18,10 @@ use crate::metrics::Metrics;
 use crate::scope::ScopeRegistry;
 use crate::telemetry::Observer;
 use crate::token::Trust;
+use crate::upstream::Upstream;
 
 pub use certificates::Certificates;
-pub use watch::watch;
+pub use watch::{Watch, watch};
 
 /// What it takes to put a route map in the place of another.
 pub struct Reloader {
@@ -30,27 +33,32 @@ pub struct Reloader {
     observer: Arc<Observer>,
     fetcher: Fetcher,
     certificates: Certificates,
+    take_up: TakeUp,
     last: Mutex<Last>,
 }
 
+/// Begins to look after an upstream, if nobody does so far.
+pub type TakeUp = Box<dyn Fn(&Arc<Upstream>) + Send + Sync>;
+
 #[derive(Default)]
 struct Last {
-    /// What the route file said, and then each of the key files.
-    texts: Vec<Vec<u8>>,
-    key_files: Vec<PathBuf>,
+    /// What the route file said, and then each of the files beside it: private keys are among them, so their digests.
+    texts: Vec<[u8; 32]>,
+    beside: Vec<PathBuf>,
+    upstreams: config::Upstreams,
     generation: u64,
 }
 
 impl Last {
-    fn read(routes: &Path, key_files: &[PathBuf]) -> Vec<Vec<u8>> {
-        let paths = std::iter::once(routes).chain(key_files.iter().map(PathBuf::as_path));
-        paths.map(|path| std::fs::read(path).unwrap_or_default()).collect()
+    fn read(routes: &Path, beside: &[PathBuf]) -> Vec<[u8; 32]> {
+        let digest = |path| Sha256::digest(Zeroizing::new(std::fs::read(path).unwrap_or_default())).into();
+        std::iter::once(routes).chain(beside.iter().map(PathBuf::as_path)).map(digest).collect()
     }
 }
 
 impl Reloader {
     /// A reloader that has installed the route map of `config` as its first generation. Within the runtime on which keys of
-    /// issuers are to be fetched.
+    /// issuers are to be fetched, and upstreams looked after.
     #[must_use]
     pub fn new(
         config: Config,
@@ -60,9 +68,11 @@ impl Reloader {
         metrics: Arc<Metrics>,
         observer: Arc<Observer>,
         fetcher: Fetcher,
+        take_up: TakeUp,
     ) -> Self {
-        let key_files = config.routes.key_files.clone();
-        let last = Mutex::new(Last { texts: Last::read(&routes, &key_files), key_files, generation: 0 });
+        let beside = config.routes.beside.clone();
+        let texts = Last::read(&routes, &beside);
+        let last = Mutex::new(Last { texts, beside, ..Last::default() });
         let reloader = Self {
             routes,
             gateway: config.gateway,
@@ -72,6 +82,7 @@ impl Reloader {
             observer,
             fetcher,
             certificates: Certificates::default(),
+            take_up,
             last,
         };
         reloader.install(config.routes, &mut reloader.last.lock());
@@ -99,16 +110,16 @@ impl Reloader {
 
     fn reload_routes(&self) -> Result<(), Mistakes> {
         let mut last = self.last.lock();
-        last.texts = Last::read(&self.routes, &last.key_files);
-        let load = || config::load_routes(&self.routes, &self.gateway, &self.registry);
-        let mut loaded = load();
+        last.texts = Last::read(&self.routes, &last.beside);
+        let load = |last: &Last| config::load_routes(&self.routes, &self.gateway, &self.registry, &last.upstreams);
+        let mut loaded = load(&last);
         if let Ok(routes) = &loaded
-            && last.key_files != routes.key_files
+            && last.beside != routes.beside
         {
             // What is compared later is what was there before it was loaded: no change can fall in between.
-            last.key_files.clone_from(&routes.key_files);
-            last.texts = Last::read(&self.routes, &last.key_files);
-            loaded = load();
+            last.beside.clone_from(&routes.beside);
+            last.texts = Last::read(&self.routes, &last.beside);
+            loaded = load(&last);
         }
         match loaded {
             Ok(routes) => {
@@ -128,9 +139,9 @@ impl Reloader {
     /// Whether a file of this name is one of those that are read.
     fn concerned_by(&self, name: Option<&OsStr>) -> bool {
         let mounted = || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
-        let key_file = || self.last.lock().key_files.iter().any(|path| name == path.file_name());
+        let beside = || self.last.lock().beside.iter().any(|path| name == path.file_name());
         // A mounted volume may be changed behind its file names, at `..data`.
-        name == self.routes.file_name() || mounted() || key_file() || self.certificates.files().any(|path| name == path.file_name())
+        name == self.routes.file_name() || mounted() || beside() || self.certificates.files().any(|path| name == path.file_name())
     }
 
     /// Reloads what says something else than when it was last read.
@@ -138,7 +149,7 @@ impl Reloader {
         self.certificates.reload_if_changed(&self.metrics);
         let changed = {
             let last = self.last.lock();
-            last.texts != Last::read(&self.routes, &last.key_files)
+            last.texts != Last::read(&self.routes, &last.beside)
         };
         if changed {
             // What is wrong has been logged.
@@ -154,6 +165,9 @@ impl Reloader {
 
     fn install(&self, routes: config::RouteMap, last: &mut Last) {
         last.generation += 1;
+        last.upstreams = routes.upstreams;
+        last.upstreams.values().for_each(|upstream| (self.take_up)(upstream));
+        self.metrics.watch_upstreams(last.upstreams.values());
         let table = Arc::new(routes.table);
         self.observer.install_routes(&table);
         self.gate.declare(routes.scopes);

@@ -27,7 +27,7 @@ use crate::limit::TierNames;
 use crate::mail::Mailer;
 use crate::metrics::{Metrics, TokenFigures};
 use crate::oauth::OAuth;
-use crate::proxy::{self, Active, Bound, Settings, Shared};
+use crate::proxy::{self, Active, Bound, Settings, Shared, Upkeep};
 use crate::reload::{self, Certificates, Reloader};
 use crate::scope::ScopeRegistry;
 use crate::store::{self, Actor, Store};
@@ -60,7 +60,7 @@ pub struct Server {
     admin: JoinHandle<()>,
     stop_admin: oneshot::Sender<()>,
     grace: Duration,
-    _watcher: notify::RecommendedWatcher,
+    _watch: reload::Watch,
 }
 
 /// What the feed last said.
@@ -199,6 +199,7 @@ impl Server {
             Arc::clone(&metrics),
             Arc::clone(&observer),
             fetcher.clone(),
+            upkeep(),
         );
         let reloader = Arc::new(reloader.with_certificates(certificates));
         let lease = Arc::clone(&replica);
@@ -302,7 +303,7 @@ impl Server {
                 tokio::time::sleep(PRUNE).await;
             }
         });
-        let watcher = reload::watch(&reloader)?;
+        let watch = reload::watch(&reloader)?;
         Ok(Self {
             addresses,
             management: management_address,
@@ -320,7 +321,7 @@ impl Server {
             admin,
             stop_admin,
             grace: gateway.grace,
-            _watcher: watcher,
+            _watch: watch,
         })
     }
 
@@ -362,6 +363,15 @@ impl Server {
         // Whatever is left of the requests ends here.
         drop(self.workers);
     }
+}
+
+/// What looks after upstreams, on this runtime.
+fn upkeep() -> reload::TakeUp {
+    let (upkeep, here) = (Upkeep::new(), tokio::runtime::Handle::current());
+    Box::new(move |upstream| {
+        let _inside = here.enter();
+        upkeep.take_up(upstream);
+    })
 }
 
 /// Who issues tokens here: the address that the settings give, or where the first listener is.

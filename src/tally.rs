@@ -265,6 +265,7 @@ mod tests {
             outcome: "secret_ended",
             status: 401,
             latency: Duration::ZERO,
+            upstream_latency: None,
             request_bytes: 0,
             response_bytes: 0,
         }

@@ -2,6 +2,7 @@
 
 mod listening;
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +92,31 @@ pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = chain(path)?;
     let usable = |certificate: &CertificateDer<'static>| rustls::RootCertStore::empty().add(certificate.clone()).is_ok();
     if certificates.iter().all(usable) { Ok(certificates) } else { Err(Error::NoCertificate(path.to_owned())) }
+}
+
+/// A certificate chain with its private key, as they go over to whoever connects.
+pub struct Identity {
+    /// The certificates, our own first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key, DER.
+    pub key: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+/// What we show to whom we connect to, from PEM files.
+///
+/// # Errors
+/// As of [`certified_key`].
+pub fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
+    let (chain, private) = (chain(certificate)?, private_key(key)?);
+    let der = Zeroizing::new(private.secret_der().to_vec());
+    pair(chain.clone(), private, certificate, key)?;
+    Ok(Identity { chain, key: der })
 }
 
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

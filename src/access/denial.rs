@@ -180,6 +180,10 @@ pub enum Denial {
     Overloaded,
     /// We cannot vouch for freshness.
     Unavailable,
+    /// As many requests are under way to the upstream as may be.
+    UpstreamBusy,
+    /// No server of the upstream is in service.
+    NoServer,
     /// The upstream could not be reached.
     UpstreamUnreachable,
     /// The upstream did not answer in time.
@@ -205,8 +209,8 @@ impl Denial {
             Self::RateLimited { .. } | Self::TooManyAtOnce | Self::TooManyFailures { .. } => 429,
             Self::HeadersTooLarge => 431,
             Self::Internal => 500,
-            Self::UpstreamUnreachable => 502,
-            Self::Overloaded | Self::Unavailable => 503,
+            Self::NoServer | Self::UpstreamUnreachable => 502,
+            Self::Overloaded | Self::UpstreamBusy | Self::Unavailable => 503,
             Self::UpstreamTimeout => 504,
         }
     }
@@ -230,8 +234,8 @@ impl Denial {
             Self::AddressNotAllowed => "address_not_allowed",
             Self::InsufficientScope(_) => "insufficient_scope",
             Self::RateLimited { .. } | Self::TooManyAtOnce | Self::TooManyFailures { .. } => "rate_limited",
-            Self::Overloaded | Self::Unavailable => "unavailable",
-            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::Overloaded | Self::UpstreamBusy | Self::Unavailable => "unavailable",
+            Self::NoServer | Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Internal => "internal_error",
         }
@@ -246,6 +250,8 @@ impl Denial {
             Self::TooManyAtOnce => "too_many_at_once",
             Self::TooManyFailures { .. } => "too_many_failures",
             Self::Overloaded => "overloaded",
+            Self::UpstreamBusy => "upstream_busy",
+            Self::NoServer => "no_server",
             Self::UriTooLong
             | Self::HeadersTooLarge
             | Self::NoRoute
@@ -298,6 +304,8 @@ impl Denial {
             Self::TooManyFailures { retry_after_secs: 1 },
             Self::Overloaded,
             Self::Unavailable,
+            Self::UpstreamBusy,
+            Self::NoServer,
             Self::UpstreamUnreachable,
             Self::UpstreamTimeout,
             Self::Internal,
@@ -327,8 +335,8 @@ impl Denial {
             Self::RateLimited { .. } => "Rate limit exceeded",
             Self::TooManyAtOnce => "Too many requests at once",
             Self::TooManyFailures { .. } => "Too many failed attempts",
-            Self::Overloaded | Self::Unavailable => "Temporarily unavailable",
-            Self::UpstreamUnreachable => "Upstream unreachable",
+            Self::Overloaded | Self::UpstreamBusy | Self::Unavailable => "Temporarily unavailable",
+            Self::NoServer | Self::UpstreamUnreachable => "Upstream unreachable",
             Self::UpstreamTimeout => "Upstream timeout",
             Self::Internal => "Internal error",
         }
@@ -359,6 +367,8 @@ impl Denial {
             }
             Self::Overloaded => "the gateway has all it can do: retry after the time that Retry-After states",
             Self::Unavailable => "access cannot be checked at the moment: retry after the time that Retry-After states",
+            Self::UpstreamBusy => "the service behind the gateway has all it can do: retry after the time that Retry-After states",
+            Self::NoServer => "no server of the service behind the gateway is in service",
             Self::UpstreamUnreachable => "the service behind the gateway could not be reached",
             Self::UpstreamTimeout => "the service behind the gateway did not answer in time",
             Self::Internal => "the gateway failed to handle the request; the fault is ours",
@@ -370,7 +380,7 @@ impl Denial {
     pub const fn retry_after_secs(&self) -> Option<u64> {
         match self {
             Self::RateLimited { retry_after_secs } | Self::TooManyFailures { retry_after_secs } => Some(*retry_after_secs),
-            Self::TooManyAtOnce | Self::Overloaded | Self::Unavailable => Some(1),
+            Self::TooManyAtOnce | Self::Overloaded | Self::UpstreamBusy | Self::Unavailable => Some(1),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //! where the types are turned into what the program may assume.
 
 mod listeners;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use listeners::{ListenerFile, TlsFile, TlsVersion};
+pub use upstreams::{BalanceFile, HashByFile, HealthFile, ProtocolFile, UpstreamFile, UpstreamTlsFile};
 
 /// The settings of a gateway. Every key may be left out, and overridden by an environment variable: `SIGMAGATE__STORE__URL` stands for `url` in `[store]`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -369,24 +371,6 @@ pub struct RoutesFile {
     pub tiers: BTreeMap<String, TierFile>,
     /// Who else issues tokens that are believed.
     pub issuers: Vec<IssuerFile>,
-}
-
-/// A service behind the gateway.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("required" = ["servers"]))]
-pub struct UpstreamFile {
-    /// Origins, as `http://10.0.0.7:9001` or `https://billing.internal`; taken in turn.
-    pub servers: Vec<String>,
-    /// How long a connection may take to be made, in milliseconds; 500.
-    #[schemars(range(min = 1, max = 600_000))]
-    pub connect_timeout_ms: Option<u32>,
-    /// How long the service may stay silent, in milliseconds; 30000.
-    #[schemars(range(min = 1, max = 3_600_000))]
-    pub response_timeout_ms: Option<u32>,
-    /// How many more servers are tried when one cannot be reached; 1.
-    #[schemars(range(min = 0, max = 10))]
-    pub retries: Option<u32>,
 }
 
 /// A route.

@@ -1,7 +1,6 @@
 //! The route map, checked.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +8,14 @@ use std::time::Duration;
 
 use super::document::Step::{Index, Key};
 use super::document::{Place, Step};
-use super::file::{RouteFile, RoutesFile, UpstreamFile};
-use super::{Found, Gateway, OAUTH_PATHS, did_you_mean, issuers};
+use super::file::{RouteFile, RoutesFile};
+use super::upstreams::{self, Upstreams};
+use super::{Found, Gateway, OAUTH_PATHS, Purpose, did_you_mean, issuers};
 use crate::id::RouteId;
 use crate::limit::{Allowance, Tier};
 use crate::route::{Method, MethodSet, PathPrefix, Requirement, Route, RouteTable};
 use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
 use crate::token::Issuer;
-use crate::upstream::{Server, Upstream};
 
 /// The route map.
 #[derive(Debug)]
@@ -26,15 +25,15 @@ pub struct RouteMap {
     /// The rate limits, by name.
     pub tiers: BTreeMap<Arc<str>, Tier>,
     /// The upstreams, by name.
-    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    pub upstreams: Upstreams,
     /// The scopes that are declared.
     pub scopes: Vec<ScopeToken>,
     /// Whether letters of paths match in either case.
     pub ignore_case: bool,
     /// Who else issues tokens that are believed.
     pub issuers: Vec<Arc<Issuer>>,
-    /// The files that were read for this beside the route file.
-    pub key_files: Vec<PathBuf>,
+    /// The files that were read for this beside the route file: keys of issuers, and what upstreams are trusted by.
+    pub beside: Vec<PathBuf>,
     /// Where all this stands, for whoever finds something in it.
     pub(super) places: Places,
 }
@@ -68,15 +67,14 @@ impl Places {
 pub(super) fn build(
     file: &RoutesFile,
     base: &Path,
+    purpose: Purpose,
     gateway: &Gateway,
     registry: &ScopeRegistry,
+    before: &Upstreams,
     found: &mut Found<'_>,
 ) -> Option<RouteMap> {
     let scopes = scopes(file, found);
-    let mut upstreams = BTreeMap::new();
-    for (name, upstream) in &file.upstreams {
-        upstreams.insert(Arc::from(name.as_str()), Arc::new(build_upstream(name, upstream, found)));
-    }
+    let upstreams = upstreams::build(&file.upstreams, base, purpose, before, found);
     if file.routes.is_empty() {
         found.wrong(&[Key("routes")], "there is no route, so every request would be refused: add a [[routes]]");
     }
@@ -95,10 +93,11 @@ pub(super) fn build(
         }
     }
     let issuers = issuers::build(&file.issuers, base, gateway, found);
-    let key_files = file.issuers.iter().filter_map(|issuer| issuer.jwks_file.as_ref()).map(|path| base.join(path)).collect();
+    let key_files = file.issuers.iter().filter_map(|issuer| issuer.jwks_file.as_ref()).map(|path| base.join(path));
+    let beside = key_files.chain(upstreams::files(&file.upstreams, base)).collect();
     let (ignore_case, places) = (file.ignore_case, Places::new(file, found));
     match RouteTable::new(routes, ignore_case) {
-        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case, issuers, key_files, places }),
+        Ok(table) => Some(RouteMap { table, tiers, upstreams, scopes, ignore_case, issuers, beside, places }),
         Err(conflicts) => {
             for conflict in conflicts {
                 let first = found.node.nearest(&[Key("routes"), Index(conflict.first.0 as usize), Key("prefix")]).place.clone();
@@ -136,75 +135,6 @@ fn scopes(file: &RoutesFile, found: &mut Found<'_>) -> Vec<ScopeToken> {
     scopes
 }
 
-fn build_upstream(name: &str, file: &UpstreamFile, found: &mut Found<'_>) -> Upstream {
-    plain(name, &[Key("upstreams"), Key(name)], found);
-    let mut servers = Vec::new();
-    if file.servers.is_empty() {
-        found.wrong(&[Key("upstreams"), Key(name), Key("servers")], "there is no server: name at least one, as `http://127.0.0.1:9001`");
-    }
-    for (at, origin) in file.servers.iter().enumerate() {
-        let resolved = servers_of(origin, |host, port| Ok((host, port).to_socket_addrs()?.collect()));
-        servers.extend(found.parsed(&[Key("upstreams"), Key(name), Key("servers"), Index(at)], resolved).unwrap_or_default());
-    }
-    let millis = |value: Option<u32>, default: u32| Duration::from_millis(value.unwrap_or(default).into());
-    Upstream {
-        name: name.into(),
-        servers,
-        connect_timeout: millis(file.connect_timeout_ms, 500),
-        response_timeout: millis(file.response_timeout_ms, 30_000),
-        retries: file.retries.unwrap_or(1) as usize,
-        turn: std::sync::atomic::AtomicUsize::new(0),
-    }
-}
-
-/// The servers that an origin stands for: one for each address of its host.
-pub(super) fn servers_of(origin: &str, resolve: impl FnOnce(&str, u16) -> std::io::Result<Vec<SocketAddr>>) -> Result<Vec<Server>, String> {
-    let wrong = |why: &str| format!("`{origin}` {why}: write an origin, as `http://127.0.0.1:9001` or `https://billing.internal`");
-    let uri: http::Uri = origin.parse().map_err(|_| wrong("is not a URL"))?;
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(wrong("has a scheme other than http and https")),
-    };
-    let authority = uri.authority().ok_or_else(|| wrong("has no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(wrong("has a user name or password"));
-    }
-    if uri.path().len() > 1 || uri.query().is_some() || origin.contains('#') {
-        return Err(wrong("has a path or a query"));
-    }
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    if port == 0 || (authority.port().is_none() && authority.as_str().ends_with(':')) {
-        return Err(wrong("has no usable port"));
-    }
-    // Resolved here, so that no request ever waits for DNS. Every reload resolves anew.
-    let resolved =
-        resolve(host, port).map_err(|error| format!("`{host}` cannot be resolved ({error}): check the name, and that DNS answers"))?;
-    let addresses = of_one_kind(resolved);
-    if addresses.is_empty() {
-        return Err(format!("`{host}` has no address: check the name"));
-    }
-    let (tls_name, origin): (Option<Arc<str>>, Arc<str>) = (tls.then(|| host.into()), origin.trim_end_matches('/').into());
-    Ok(addresses.into_iter().map(|address| Server { address, tls_name: tls_name.clone(), origin: Arc::clone(&origin) }).collect())
-}
-
-/// The addresses of IPv4 or those of IPv6, each once.
-///
-/// A host with both is one server under two addresses, and which of them can be reached the resolver knows: it puts that
-/// kind first (RFC 6724). Not so for `localhost`, where a server seldom listens on both: IPv4 is the usual one.
-fn of_one_kind(resolved: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let loopback = resolved.iter().find(|address| address.is_ipv4() && address.ip().is_loopback());
-    let v4 = loopback.or(resolved.first()).is_some_and(SocketAddr::is_ipv4);
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in resolved.into_iter().filter(|address| address.is_ipv4() == v4) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    addresses
-}
-
 /// Names become labels of metrics, words of answers and arguments of commands, so they are plain.
 pub(super) fn plain(name: &str, steps: &[Step<'_>], found: &mut Found<'_>) {
     let plain = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
@@ -231,7 +161,7 @@ fn build_route(
     file: &RouteFile,
     gateway: &Gateway,
     declared: &[ScopeToken],
-    upstreams: &BTreeMap<Arc<str>, Arc<Upstream>>,
+    upstreams: &Upstreams,
     registry: &ScopeRegistry,
     found: &mut Found<'_>,
 ) -> Option<Route> {

@@ -5,6 +5,7 @@ mod issuers;
 mod mail;
 mod oauth;
 mod routes;
+mod upstreams;
 
 use std::fs;
 

@@ -217,6 +217,8 @@ fn every_answer_of_the_gate_has_a_request_that_gets_it() {
         "too_many_failures",
         "too_many_at_once",
         "overloaded",
+        "upstream_busy",
+        "no_server",
         "upstream_unreachable",
         "upstream_timeout",
         "internal_error",

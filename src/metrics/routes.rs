@@ -21,6 +21,7 @@ pub struct RouteMetrics {
     routes: Vec<PerRoute>,
     requests: IntCounterVec,
     latency: HistogramVec,
+    upstream_latency: HistogramVec,
 }
 
 struct PerRoute {
@@ -28,14 +29,15 @@ struct PerRoute {
     /// By class and outcome. Made at the first use: most never occur.
     counters: Box<[OnceLock<IntCounter>]>,
     latency: OnceLock<Histogram>,
+    upstream_latency: OnceLock<Histogram>,
 }
 
 impl RouteMetrics {
     pub(super) fn new(
         table: &RouteTable,
         before: Option<&Self>,
+        [latency, upstream_latency]: [&HistogramVec; 2],
         requests: &IntCounterVec,
-        latency: &HistogramVec,
         decisions: &IntCounterVec,
     ) -> Self {
         let mut outcomes = vec![PERMIT, PERMIT_IN_GRACE, ANSWERED];
@@ -46,6 +48,7 @@ impl RouteMetrics {
             label: label.into(),
             counters: (0..CLASSES.len() * outcomes.len()).map(|_| OnceLock::new()).collect(),
             latency: OnceLock::new(),
+            upstream_latency: OnceLock::new(),
         };
         let routes: Vec<_> = labels.map(per_route).collect();
         if let Some(before) = before {
@@ -53,7 +56,8 @@ impl RouteMetrics {
             before.routes.iter().filter(|route| !kept.contains(&*route.label)).for_each(|route| before.remove(route));
         }
         let decisions = outcomes.iter().map(|outcome| decisions.with_label_values(&[outcome])).collect();
-        Self { outcomes, decisions, routes, requests: requests.clone(), latency: latency.clone() }
+        let (latency, upstream_latency) = (latency.clone(), upstream_latency.clone());
+        Self { outcomes, decisions, routes, requests: requests.clone(), latency, upstream_latency }
     }
 
     /// Counts a request.
@@ -72,6 +76,10 @@ impl RouteMetrics {
             .get_or_init(|| self.requests.with_label_values(&[&*route.label, CLASSES[class], self.outcomes[outcome]]));
         counter.inc();
         route.latency.get_or_init(|| self.latency.with_label_values(&[&*route.label])).observe(record.latency.as_secs_f64());
+        if let (Some(waited), Some(of)) = (record.upstream_latency, record.route) {
+            let histogram = || self.upstream_latency.with_label_values(&[&*of.upstream.name]);
+            route.upstream_latency.get_or_init(histogram).observe(waited.as_secs_f64());
+        }
     }
 
     /// An error means that the series was never there.

@@ -32,6 +32,7 @@ fn record<'a>(route: Option<&'a crate::route::Route>, outcome: &'static str) -> 
         outcome,
         status: 200,
         latency: Duration::from_millis(3),
+        upstream_latency: None,
         request_bytes: 0,
         response_bytes: 0,
     }

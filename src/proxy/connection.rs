@@ -169,6 +169,7 @@ impl Connection {
             outcome: denial.label(),
             status: denial.status(),
             latency: Duration::ZERO,
+            upstream_latency: None,
             request_bytes: 0,
             response_bytes: 0,
         });
@@ -226,7 +227,14 @@ impl Connection {
         let mut deadline = pin!(async {
             sleep(SOON.min(settings.request_timeout)).await;
             let _entered = self.plane.shared.inflight.enter(scope, &self.plane.shared.gate);
-            sleep(settings.request_timeout.saturating_sub(SOON)).await;
+            let mut waited = SOON;
+            // The upstream may allow less; which it is, is known once the request is admitted.
+            while scope.permit.get().is_none() && waited < settings.request_timeout {
+                sleep(SOON).await;
+                waited += SOON;
+            }
+            let own = scope.permit.get().and_then(|permit| permit.route().upstream.settings.total_timeout);
+            sleep(own.unwrap_or(settings.request_timeout).min(settings.request_timeout).saturating_sub(waited)).await;
         });
         let mut cancelled = pin!(scope.cancel.cancelled());
         let mut request = pin!(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Uri, Version};
 
 use super::Shared;
+use super::again::Attempts;
 use super::live::{Cut, SCOPE, Scope};
 use super::respond::Reply;
 use crate::access::Denial;
@@ -18,6 +19,7 @@ use crate::id::UserId;
 use crate::limit::Quota;
 use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
 use crate::route::Route;
+use crate::upstream::Failure;
 
 /// One request.
 pub struct Context {
@@ -45,7 +47,7 @@ pub struct Context {
     pub(super) content_done: bool,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
-    pub(super) tries: usize,
+    pub(super) attempts: Attempts,
 }
 
 impl Context {
@@ -78,7 +80,7 @@ impl Context {
             content_done: false,
             request_bytes: 0,
             response_bytes: 0,
-            tries: 0,
+            attempts: Attempts::default(),
         }
     }
 
@@ -99,6 +101,10 @@ impl Context {
 
     pub(super) fn secure(&self) -> bool {
         self.scope.as_ref().is_some_and(|scope| scope.secure)
+    }
+
+    pub(super) fn http2(&self) -> bool {
+        self.version == Version::HTTP_2
     }
 
     fn path(&self) -> &str {
@@ -125,6 +131,7 @@ impl Context {
             outcome: self.denial.as_ref().map_or_else(|| self.passed(), Denial::label),
             status: self.status,
             latency: self.latency(),
+            upstream_latency: self.attempts.waited,
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
         });
@@ -146,6 +153,13 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         let cut = self.scope.as_ref().and_then(|scope| scope.cut.lock().take());
+        if cut == Some(Cut::Deadline)
+            && self.content_done
+            && let Some(upstream) = self.upstream()
+        {
+            // It was the upstream that was waited for.
+            self.attempts.failed(&upstream, Failure::Unanswered);
+        }
         if self.status == 0 {
             let fault = if std::thread::panicking() {
                 Some(Denial::Internal)

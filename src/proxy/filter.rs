@@ -1,20 +1,21 @@
 //! The filters that pingora calls, in the order of a request.
 
-use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::{HOST, HeaderMap, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::protocols::ALPN;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::context::Context;
 use super::headers::{self, Added};
+use super::peer::peer;
 use super::respond::{self, Reply};
 use super::wire::{self, Limits};
 use super::{REQUEST_ID, Shared, ids, own, request};
@@ -22,7 +23,7 @@ use crate::access::{Denial, MalformedRequest};
 use crate::bearer::Wanted;
 use crate::gate;
 use crate::oauth::{Endpoint, OAuth};
-use crate::upstream::{Server, Upstream};
+use crate::upstream::Protocol;
 
 /// The gateway as pingora sees it.
 pub struct Filter {
@@ -49,7 +50,7 @@ impl Filter {
     fn own_endpoint(&self, header: &RequestHeader) -> Option<(&OAuth, Endpoint)> {
         let own = self.shared.own.as_ref()?;
         let target = header.raw_path();
-        let host = header.headers.get(http::header::HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let host = header.headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
         // A target that cannot be read is for nobody: `decide` says why.
         let target = if header.version == http::Version::HTTP_2 { target } else { wire::origin_form(target, host).ok()? };
         Some((own, Endpoint::of(target)?))
@@ -149,29 +150,6 @@ fn denial_of(error: &Error) -> Option<Denial> {
     }
 }
 
-/// The server as pingora connects to it.
-fn peer(upstream: &Upstream, server: &Server, idle: std::time::Duration) -> HttpPeer {
-    let name = server.tls_name.as_deref().unwrap_or_default();
-    let mut peer = HttpPeer::new(server.address, server.tls_name.is_some(), name.to_owned());
-    let options = &mut peer.options;
-    options.connection_timeout = Some(upstream.connect_timeout);
-    options.total_connection_timeout = Some(upstream.connect_timeout);
-    options.read_timeout = Some(upstream.response_timeout);
-    options.write_timeout = Some(upstream.response_timeout);
-    options.idle_timeout = Some(idle);
-    options.alpn = ALPN::H1;
-    options.verify_cert = true;
-    options.verify_hostname = true;
-    // `headers::rewrite` does this and more; pingora's own policy would answer 400 to what we can simply leave out.
-    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    // pingora's pool tells connections apart by address and name, not by what they were verified against.
-    let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-    upstream.name.hash(&mut hasher);
-    server.tls_name.hash(&mut hasher);
-    peer.group_key = hasher.finish();
-    peer
-}
-
 #[async_trait]
 impl ProxyHttp for Filter {
     type CTX = Context;
@@ -208,6 +186,12 @@ impl ProxyHttp for Filter {
             wanted.fetch().await;
             self.decide(downstream.req_header(), true, context);
         }
+        if let Some(upstream) = context.upstream()
+            && let Err(denial) = context.attempts.enter(&upstream)
+        {
+            context.permit = None;
+            context.denial = Some(denial);
+        }
         if context.permit.is_none() {
             Self::refuse(session, context).await?;
             return Ok(true);
@@ -223,15 +207,53 @@ impl ProxyHttp for Filter {
     async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         // Without a permit there is no route to take the upstream from: nothing is forwarded.
         let permit = context.permit.as_ref().ok_or_else(refused)?;
-        let upstream = &permit.route().upstream;
-        Ok(Box::new(peer(upstream, upstream.next(), self.shared.settings.upstream_idle_timeout)))
+        match context.attempts.pick(permit, context.client_address) {
+            Ok(server) => Ok(Box::new(peer(&permit.route().upstream, &server, self.shared.settings.upstream_idle_timeout))),
+            Err(denial) => {
+                context.denial = Some(denial);
+                Err(refused())
+            }
+        }
     }
 
     fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
-        context.tries += 1;
-        let retries = context.permit.as_ref().map_or(0, |permit| permit.route().upstream.retries);
-        // Nothing was sent yet, so any method may be tried again.
-        error.set_retry(context.tries <= retries);
+        let upstream = context.upstream();
+        error.set_retry(upstream.is_some_and(|upstream| context.attempts.not_connected(&upstream)));
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::fd::RawFd,
+        _digest: Option<&Digest>,
+        context: &mut Context,
+    ) -> Result<()> {
+        if let Some(permit) = &context.permit {
+            let counts = permit.route().upstream.counts();
+            let count = if reused { &counts.reused } else { &counts.connected };
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        // What the caller has been sent cannot be taken back, and what it sent can be sent anew only if it was kept.
+        let untold = session.downstream_session.response_written().is_none_or(|header| header.status.is_informational());
+        let repeatable = untold && context.denial.is_none() && !session.as_ref().retry_buffer_truncated();
+        let idempotent = session.req_header().method.is_idempotent();
+        let upstream = context.upstream();
+        let again = upstream.is_some_and(|upstream| context.attempts.broken(&upstream, &error, reused, repeatable, idempotent));
+        error.set_retry(again);
         error
     }
 
@@ -246,7 +268,16 @@ impl ProxyHttp for Filter {
             peer: context.peer(),
             trusted: context.trusted,
             secure: context.secure(),
+            http2: context.http2(),
+            trailers: permit.route().upstream.settings.protocol == Protocol::Http2,
         };
+        if let Some(authority) = request.uri.authority()
+            && !request.headers.contains_key(HOST)
+        {
+            // From HTTP/2 to HTTP/2 pingora leaves it in the target, which is about to be made one without.
+            let host = HeaderValue::from_str(authority.as_str());
+            request.insert_header(HOST, host.map_err(|error| Error::because(ErrorType::InternalError, "an authority", error))?)?;
+        }
         headers::rewrite(request, &added)?;
         if let Some(target) = &context.target {
             request.set_raw_path(target.as_bytes())?;
@@ -291,7 +322,21 @@ impl ProxyHttp for Filter {
             session.downstream_session.set_keepalive(None);
         }
         context.status = response.status.as_u16();
+        if let Some(upstream) = context.upstream() {
+            context.attempts.answered(&upstream, context.status);
+        }
         Ok(())
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        context: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        self.ask_again(context)?;
+        headers::keep_plain_trailers(trailers);
+        Ok(None)
     }
 
     fn response_body_filter(

@@ -36,6 +36,10 @@ pub struct Added<'a> {
     pub trusted: bool,
     /// Whether the caller's connection is TLS.
     pub secure: bool,
+    /// Whether the caller speaks HTTP/2.
+    pub http2: bool,
+    /// Whether the upstream does.
+    pub trailers: bool,
 }
 
 /// Turns the caller's fields into those for the upstream.
@@ -57,6 +61,8 @@ pub fn rewrite(request: &mut RequestHeader, added: &Added<'_>) -> pingora::Resul
         }
     }
 
+    // What HTTP/2 has of `TE` (RFC 9113 §8.2.2); to a caller of HTTP/1.1 no trailers are sent.
+    let trailers = added.trailers && added.http2 && single(&request.headers, &TE).is_some_and(|te| te == "trailers");
     if request.headers.contains_key(CONNECTION) {
         remove_nominated(request);
     }
@@ -89,6 +95,9 @@ pub fn rewrite(request: &mut RequestHeader, added: &Added<'_>) -> pingora::Resul
         request.insert_header(SCOPES, identity.scopes.clone())?;
     }
     request.insert_header(REQUEST_ID, added.request_id.clone())?;
+    if trailers {
+        request.insert_header(TE, HeaderValue::from_static("trailers"))?;
+    }
     insert_forwarded(request, added, chain, scheme, host)?;
     if !single(&request.headers, &TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes())) {
         request.remove_header(&TRACESTATE);
@@ -180,6 +189,20 @@ fn remove_nominated(request: &mut RequestHeader) {
         if !end_to_end {
             request.remove_header(&name);
         }
+    }
+}
+
+/// Leaves out of the trailers of an answer what would frame a message, route it or say who somebody is (RFC 9110 §6.5.1).
+pub fn keep_plain_trailers(trailers: &mut HeaderMap) {
+    let out = |name: &str| {
+        is_kept_out(name)
+            || matches!(name, "content-length" | "content-type" | "content-encoding" | "content-range" | "host" | "set-cookie" | "location")
+            || name.contains("authenticat")
+            || name.contains("authorization")
+    };
+    let names: Vec<HeaderName> = trailers.keys().filter(|name| out(name.as_str())).cloned().collect();
+    for name in names {
+        trailers.remove(name);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod framing;
 mod revoked;
+mod upkeep;
 mod world;
 
 use std::time::Duration;

@@ -5,18 +5,11 @@ use std::time::Duration;
 
 use super::{MethodSet, Requirement, Route};
 use crate::id::RouteId;
-use crate::upstream::{Server, Upstream};
+use crate::upstream::{Server, Settings, Upstream};
 
 pub fn route(prefix: &str, requirement: Requirement) -> Route {
-    let server = Server { address: "127.0.0.1:9".parse().unwrap(), tls_name: None, origin: "http://127.0.0.1:9".into() };
-    let upstream = Upstream {
-        name: "core".into(),
-        servers: vec![server],
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(1),
-        retries: 0,
-        turn: std::sync::atomic::AtomicUsize::default(),
-    };
+    let server = Server::new("127.0.0.1:9".parse().unwrap(), None, "http://127.0.0.1:9".into());
+    let upstream = Upstream::new("core", Settings::default(), vec![server]);
     Route {
         id: RouteId(0),
         prefix: prefix.parse().unwrap(),

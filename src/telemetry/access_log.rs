@@ -103,6 +103,7 @@ mod tests {
             outcome: "no_route",
             status: 404,
             latency: Duration::from_micros(1234),
+            upstream_latency: None,
             request_bytes: 1,
             response_bytes: 2,
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::ser::Formatter;
@@ -41,6 +42,8 @@ struct Line<'a> {
     outcome: &'a str,
     status: u16,
     latency_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -85,14 +88,19 @@ pub fn write(record: &Record<'_>, into: &mut Vec<u8>) -> serde_json::Result<()> 
         client: record.client,
         outcome: record.outcome,
         status: record.status,
-        // Whole microseconds, so that the number has three decimals at most.
-        latency_ms: (record.latency.as_secs_f64() * 1e6).round() / 1e3,
+        latency_ms: millis(record.latency),
+        upstream_ms: record.upstream_latency.map(millis),
         request_bytes: record.request_bytes,
         response_bytes: record.response_bytes,
     };
     line.serialize(&mut serde_json::Serializer::with_formatter(&mut *into, Printable))?;
     into.push(b'\n');
     Ok(())
+}
+
+/// In whole microseconds, so that the number has three decimals at most.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// The first bytes of a text, without cutting a character in two.
@@ -147,6 +155,7 @@ mod tests {
             outcome: "permit",
             status: 200,
             latency: Duration::from_nanos(1_234_567),
+            upstream_latency: None,
             request_bytes: 1,
             response_bytes: 2,
         }

@@ -22,3 +22,4 @@ mod serve;
 mod start;
 mod support;
 mod tls;
+mod upstreams;

@@ -21,23 +21,27 @@ use crate::support::{ROUTES, World};
 const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// An authority, and whoever trusts it.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    fn write(&self, path: &Path) {
+    pub fn der(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
+    pub fn write(&self, path: &Path) {
         std::fs::write(path, self.issuer.pem()).unwrap();
     }
 
     /// Writes a certificate for these names as `NAME.pem`, with its key as `NAME.key`.
-    fn certify(&self, folder: &Path, name: &str, names: &[&str]) -> CertificateDer<'static> {
+    pub fn certify(&self, folder: &Path, name: &str, names: &[&str]) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();

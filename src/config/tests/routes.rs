@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::routes::servers_of;
+use crate::config::upstreams::resolve;
+use crate::upstream::Origin;
 
 #[test]
 fn a_name_is_plain_since_it_becomes_a_label() {
@@ -29,7 +30,7 @@ fn a_name_is_plain_since_it_becomes_a_label() {
 fn a_host_with_several_addresses_is_as_many_servers() {
     let servers = |origin: &str, addresses: &[&str]| {
         let resolved = |_: &str, port| Ok(addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port)).collect());
-        let servers = servers_of(origin, resolved)?;
+        let servers = resolve(&Origin::parse(origin)?, None, resolved)?;
         assert!(servers.iter().all(|server| &*server.origin == origin.trim_end_matches('/')));
         Ok::<_, String>(servers.into_iter().map(|server| (server.address.to_string(), server.tls_name)).collect::<Vec<_>>())
     };
@@ -47,6 +48,6 @@ fn a_host_with_several_addresses_is_as_many_servers() {
     let named = servers("https://billing.internal/", &["10.0.0.1", "10.0.0.2"]).unwrap();
     assert!(named.len() == 2 && named.iter().all(|(_, name)| name.as_deref() == Some("billing.internal")), "{named:?}");
     assert!(servers("http://billing.internal", &[]).unwrap_err().contains("`billing.internal` has no address"));
-    let fails = servers_of("http://billing.internal", |_, _| Err(std::io::ErrorKind::TimedOut.into()));
+    let fails = resolve(&Origin::parse("http://billing.internal").unwrap(), None, |_, _| Err(std::io::ErrorKind::TimedOut.into()));
     assert!(fails.unwrap_err().contains("`billing.internal` cannot be resolved (timed out)"));
 }

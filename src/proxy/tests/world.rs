@@ -30,7 +30,7 @@ use crate::route::{MethodSet, Requirement, Route, RouteTable};
 use crate::scope::{ScopeRegistry, ScopeToken};
 use crate::store::Snapshot;
 use crate::tls;
-use crate::upstream::{Server, Upstream};
+use crate::upstream::{self, Server, Upstream};
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -173,14 +173,17 @@ impl World {
             methods,
             requirement,
             scopes: "billing".into(),
-            upstream: Arc::new(Upstream {
-                name: prefix.into(),
-                servers: servers.iter().map(|a| Server { address: *a, tls_name: None, origin: "x".into() }).collect(),
-                connect_timeout: PATIENCE,
-                response_timeout: if prefix == "/billing/stream" { PATIENCE } else { Duration::from_millis(1500) },
-                retries: 1,
-                turn: AtomicUsize::new(0),
-            }),
+            upstream: Arc::new(Upstream::new(
+                prefix,
+                upstream::Settings {
+                    connect_timeout: PATIENCE,
+                    response_timeout: if prefix == "/billing/stream" { PATIENCE } else { Duration::from_millis(1500) },
+                    // No certificate: the configuration refuses it, and here it stands for whatever else could panic.
+                    trust: (prefix == "/open/panic").then(|| Arc::new(upstream::Trust::new(Some(vec![b"none".to_vec().into()]), None))),
+                    ..upstream::Settings::default()
+                },
+                servers.iter().map(|address| Server::new(*address, None, "http://x".into())).collect(),
+            )),
             allow_path_parameters: false,
             forward_authorization: false,
             body_limit_bytes: 1000,
@@ -192,8 +195,7 @@ impl World {
             route(2, "/down", &[down], Requirement::Public, MethodSet::ALL),
             route(3, "/half", &[down, up], Requirement::Public, MethodSet::ALL),
             route(4, "/stalled", &[stalled.local_addr().unwrap()], Requirement::Public, MethodSet::ALL),
-            // An upstream without servers: the configuration refuses it, and here it stands for whatever else could panic.
-            route(5, "/open/panic", &[], Requirement::Public, MethodSet::ALL),
+            route(5, "/open/panic", &[up], Requirement::Public, MethodSet::ALL),
             route(6, "/billing/stream", &[up], Requirement::Public, MethodSet::ALL),
         ];
         let (registry, tiers) = (Arc::new(ScopeRegistry::default()), Arc::new(TierNames::default()));
