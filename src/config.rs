@@ -86,7 +86,8 @@ pub fn load(sources: &Sources, env: impl IntoIterator<Item = (OsString, OsString
     load_for(Purpose::Serving, sources, env, registry)
 }
 
-/// Loads both files, to tell of them: as [`load`], but whoever asks need not be able to read the private keys.
+/// Loads both files, to tell of them: as [`load`], but whoever asks need be able neither to read the private keys nor to
+/// resolve the names of upstreams, which then have no servers.
 ///
 /// # Errors
 /// As of [`load`].

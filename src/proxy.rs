@@ -1,11 +1,12 @@
 //! The data plane: pingora, wrapped so that only checked messages reach it and nothing waits for ever.
 //!
 //! A connection is accepted by [`listener`], read and watched over by `connection`, and each of its requests goes
-//! through `filter`, which asks the gate. pingora's types stay in this module.
+//! through `filter`, which asks the gate. pingora's types stay in this module. [`wire`] and [`chunks`] are bytes in and a verdict
+//! out, and public so that they can be fuzzed.
 
 mod active;
 mod again;
-mod chunks;
+pub mod chunks;
 mod connection;
 mod context;
 mod filter;
@@ -21,7 +22,7 @@ mod respond;
 #[cfg(test)]
 mod tests;
 mod upkeep;
-mod wire;
+pub mod wire;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

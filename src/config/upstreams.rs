@@ -35,7 +35,8 @@ pub(super) fn build(
         let upstream = match before.get(name.as_str()) {
             Some(known) if known.settings == settings => Arc::clone(known),
             _ => {
-                let servers = servers(name, &settings, found);
+                // Whoever only tells of it need not be where the names can be resolved.
+                let servers = if purpose == Purpose::Serving { servers(name, &settings, found) } else { Vec::new() };
                 Arc::new(Upstream::new(name, settings, servers))
             }
         };
