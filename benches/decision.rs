@@ -39,6 +39,7 @@ fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
             scopes: "billing".into(),
             upstream: Arc::clone(&upstream),
             allow_path_parameters: false,
+            websocket: false,
             forward_authorization: false,
             body_limit_bytes: 0,
             stale_grace: Duration::ZERO,

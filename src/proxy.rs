@@ -21,6 +21,8 @@ mod request;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod tunnel;
+mod upgrade;
 mod upkeep;
 pub mod wire;
 

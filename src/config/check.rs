@@ -212,6 +212,7 @@ fn says_the_same(route: &Route, parent: &Route) -> bool {
     route.methods == parent.methods
         && route.upstream.name == parent.upstream.name
         && route.allow_path_parameters == parent.allow_path_parameters
+        && route.websocket == parent.websocket
         && route.forward_authorization == parent.forward_authorization
         && route.body_limit_bytes == parent.body_limit_bytes
 }

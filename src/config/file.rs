@@ -392,6 +392,8 @@ pub struct RouteFile {
     pub upstream: String,
     /// Whether segments may have `;` parameters; false.
     pub allow_path_parameters: bool,
+    /// Whether WebSockets may go through it, over HTTP/1.1; false. They last as long as something is said within `limits.idle_timeout_ms`.
+    pub websocket: bool,
     /// Whether the caller's Authorization is handed on; false.
     pub forward_authorization: bool,
     /// Bytes of content that it takes; `limits.body_bytes` if left out.

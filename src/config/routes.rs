@@ -16,6 +16,7 @@ use crate::limit::{Allowance, Tier};
 use crate::route::{Method, MethodSet, PathPrefix, Requirement, Route, RouteTable};
 use crate::scope::{ScopeRegistry, ScopeSet, ScopeToken};
 use crate::token::Issuer;
+use crate::upstream::Protocol;
 
 /// The route map.
 #[derive(Debug)]
@@ -212,6 +213,9 @@ fn build_route(
         .get(file.upstream.as_str())
         .ok_or_else(|| format!("no upstream is called `{}`; {}", file.upstream, did_you_mean(&file.upstream, &names)));
     let upstream = found.parsed(&of("upstream"), upstream);
+    if file.websocket && upstream.is_some_and(|upstream| upstream.settings.protocol == Protocol::Http2) {
+        found.wrong(&of("websocket"), "needs an upstream of HTTP/1.1: leave it out, or name another upstream");
+    }
     let (requirement, scopes) = requirement?;
     Some(Route {
         id: RouteId(u32::try_from(at).ok()?),
@@ -221,6 +225,7 @@ fn build_route(
         scopes,
         upstream: Arc::clone(upstream?),
         allow_path_parameters: file.allow_path_parameters,
+        websocket: file.websocket,
         forward_authorization: file.forward_authorization,
         body_limit_bytes: file.body_limit_bytes.unwrap_or(gateway.limits.body_bytes),
         stale_grace: Duration::from_millis(file.stale_grace_ms.into()),

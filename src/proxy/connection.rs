@@ -120,6 +120,13 @@ impl Connection {
                 End::Done(Some(reused)) => reused.consume().0.into_any().downcast::<Guard>().ok(),
                 End::Done(None) | End::Broken => None,
             };
+            let tunnel = scope.tunnel.lock().take();
+            if let Some(tunnel) = tunnel {
+                if let Some(guard) = reused {
+                    tunnel.run(*guard, &self.plane.shared, &scope).await;
+                }
+                return;
+            }
             let Some(next) = reused else {
                 let left = slot.lock().take();
                 if let Some(left) = left {
@@ -214,6 +221,7 @@ impl Connection {
             permit: OnceLock::new(),
             cut: Mutex::new(None),
             last_word: Mutex::new(None),
+            tunnel: Mutex::new(None),
         })
     }
 

@@ -48,6 +48,8 @@ pub struct Context {
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
     pub(super) attempts: Attempts,
+    /// Whether it was taken: then it is another that is recorded.
+    taken: bool,
 }
 
 impl Context {
@@ -81,7 +83,15 @@ impl Context {
             request_bytes: 0,
             response_bytes: 0,
             attempts: Attempts::default(),
+            taken: false,
         }
+    }
+
+    /// All of it, for whoever goes on with the request and ends it.
+    pub(super) fn take(&mut self) -> Self {
+        let mut rest = Self::new(Arc::clone(&self.shared));
+        rest.taken = true;
+        std::mem::replace(self, rest)
     }
 
     /// Takes note of what a request asks for; both are shared with the header, not copied.
@@ -152,6 +162,9 @@ impl Context {
 // pingora calls `logging` neither for a cancelled request nor after a panic; a drop cannot be missed.
 impl Drop for Context {
     fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
         let cut = self.scope.as_ref().and_then(|scope| scope.cut.lock().take());
         if cut == Some(Cut::Deadline)
             && self.content_done

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap, HeaderValue};
+use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -18,7 +19,7 @@ use super::headers::{self, Added};
 use super::peer::peer;
 use super::respond::{self, Reply};
 use super::wire::{self, Limits};
-use super::{REQUEST_ID, Shared, ids, own, request};
+use super::{REQUEST_ID, Shared, ids, own, request, upgrade};
 use crate::access::{Denial, MalformedRequest};
 use crate::bearer::Wanted;
 use crate::gate;
@@ -28,12 +29,21 @@ use crate::upstream::Protocol;
 /// The gateway as pingora sees it.
 pub struct Filter {
     pub(super) shared: Arc<Shared>,
+    /// What makes connections to upstreams that become tunnels.
+    pub(super) tunnels: TransportConnector,
 }
 
 #[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed everywhere")]
 /// An error that stands for `Context::denial`.
 fn refused() -> Box<Error> {
     Error::explain(ErrorType::Custom("refused"), "the gateway refused the request")
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed everywhere")]
+/// The error that stands for this denial.
+pub fn denied(denial: Denial, context: &mut Context) -> Box<Error> {
+    context.denial = Some(denial);
+    refused()
 }
 
 /// What went wrong, without pingora's own words on it: those quote the bytes of an answer that it could not parse.
@@ -111,12 +121,64 @@ impl Filter {
     }
 
     /// Whether the permit still holds: nothing goes on in either direction for a credential that no longer counts.
-    fn ask_again(&self, context: &mut Context) -> Result<()> {
+    pub(super) fn ask_again(&self, context: &mut Context) -> Result<()> {
         let permit = context.permit.as_ref().ok_or_else(refused)?;
         self.shared.gate.recheck(permit).map_err(|denial| {
             context.denial = Some(denial);
             refused()
         })
+    }
+
+    /// The server for the next try.
+    pub(super) fn pick(&self, context: &mut Context) -> Result<HttpPeer> {
+        // Without a permit there is no route to take the upstream from: nothing is forwarded.
+        let permit = context.permit.as_ref().ok_or_else(refused)?;
+        match context.attempts.pick(permit, context.client_address) {
+            Ok(server) => Ok(peer(&permit.route().upstream, &server, self.shared.settings.upstream_idle_timeout)),
+            Err(denial) => Err(denied(denial, context)),
+        }
+    }
+
+    /// Makes the caller's header the one for the upstream, if the permit still holds.
+    pub(super) fn rewrite(&self, request: &mut RequestHeader, context: &mut Context) -> Result<()> {
+        self.ask_again(context)?;
+        let permit = context.permit.as_ref().ok_or_else(refused)?;
+        let identity = permit.identity();
+        let added = Added {
+            identity: identity.as_ref(),
+            request_id: &context.request_id,
+            authorization: permit.route().forward_authorization,
+            peer: context.peer(),
+            trusted: context.trusted,
+            secure: context.secure(),
+            http2: context.http2(),
+            trailers: permit.route().upstream.settings.protocol == Protocol::Http2,
+        };
+        if let Some(authority) = request.uri.authority()
+            && !request.headers.contains_key(HOST)
+        {
+            // From HTTP/2 to HTTP/2 pingora leaves it in the target, which is about to be made one without.
+            let host = HeaderValue::from_str(authority.as_str());
+            request.insert_header(HOST, host.map_err(|error| Error::because(ErrorType::InternalError, "an authority", error))?)?;
+        }
+        headers::rewrite(request, &added)?;
+        if let Some(target) = &context.target {
+            request.set_raw_path(target.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the connection a tunnel, or answers why not. True: there is nothing left to do with the request.
+    async fn switch(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        match upgrade::begin(self, session, context).await {
+            Ok(()) => Ok(true),
+            // Nothing has been told yet.
+            Err(_) if context.denial.is_some() && context.status == 0 => {
+                Self::refuse(session, context).await?;
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn refuse(session: &mut Session, context: &mut Context) -> Result<()> {
@@ -196,24 +258,18 @@ impl ProxyHttp for Filter {
             Self::refuse(session, context).await?;
             return Ok(true);
         }
-        let header = session.downstream_session.req_header_mut();
-        if header.headers.contains_key(http::header::UPGRADE) {
+        if upgrade::is_asked(&session.req_header().headers) {
+            if context.permit.as_ref().is_some_and(|permit| permit.route().websocket) {
+                return self.switch(session, context).await;
+            }
             // Before anything asks whether this is an upgrade: then it is not one, in either direction.
-            header.remove_header(&http::header::UPGRADE);
+            session.req_header_mut().remove_header(&http::header::UPGRADE);
         }
         Ok(false)
     }
 
     async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        // Without a permit there is no route to take the upstream from: nothing is forwarded.
-        let permit = context.permit.as_ref().ok_or_else(refused)?;
-        match context.attempts.pick(permit, context.client_address) {
-            Ok(server) => Ok(Box::new(peer(&permit.route().upstream, &server, self.shared.settings.upstream_idle_timeout))),
-            Err(denial) => {
-                context.denial = Some(denial);
-                Err(refused())
-            }
-        }
+        self.pick(context).map(Box::new)
     }
 
     fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
@@ -258,31 +314,7 @@ impl ProxyHttp for Filter {
     }
 
     async fn upstream_request_filter(&self, _session: &mut Session, request: &mut RequestHeader, context: &mut Context) -> Result<()> {
-        self.ask_again(context)?;
-        let permit = context.permit.as_ref().ok_or_else(refused)?;
-        let identity = permit.identity();
-        let added = Added {
-            identity: identity.as_ref(),
-            request_id: &context.request_id,
-            authorization: permit.route().forward_authorization,
-            peer: context.peer(),
-            trusted: context.trusted,
-            secure: context.secure(),
-            http2: context.http2(),
-            trailers: permit.route().upstream.settings.protocol == Protocol::Http2,
-        };
-        if let Some(authority) = request.uri.authority()
-            && !request.headers.contains_key(HOST)
-        {
-            // From HTTP/2 to HTTP/2 pingora leaves it in the target, which is about to be made one without.
-            let host = HeaderValue::from_str(authority.as_str());
-            request.insert_header(HOST, host.map_err(|error| Error::because(ErrorType::InternalError, "an authority", error))?)?;
-        }
-        headers::rewrite(request, &added)?;
-        if let Some(target) = &context.target {
-            request.set_raw_path(target.as_bytes())?;
-        }
-        Ok(())
+        self.rewrite(request, context)
     }
 
     async fn request_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, context: &mut Context) -> Result<()> {

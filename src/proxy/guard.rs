@@ -32,7 +32,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What is to be handed over next.
 #[derive(Debug)]
 enum Content {
-    /// HTTP/2: everything, as it is.
+    /// HTTP/2, or a tunnel: everything, as it is.
     Everything,
     /// So much of the content of an HTTP/1.1 request; 0 when it is complete.
     Length(u64),
@@ -160,6 +160,18 @@ impl Guard {
         self.content = Content::Everything;
         self.slot = None;
         self
+    }
+
+    /// From here on everything is handed over as it is: the connection has switched to another protocol.
+    pub fn into_tunnel(mut self) -> Self {
+        self.content = Content::Everything;
+        self.slot = None;
+        self
+    }
+
+    /// A connection of which something was read, which is to be read again.
+    pub fn everything(io: Stream, ahead: BytesMut) -> Self {
+        Self { io: Some(io), ahead, out: BytesMut::new(), content: Content::Everything, shut: false, eof: false, slot: None }
     }
 
     /// Whether ALPN chose HTTP/2.

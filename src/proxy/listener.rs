@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pingora::apps::HttpServerOptions;
+use pingora::connectors::TransportConnector;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
@@ -107,7 +108,8 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
         max_retries: 32,
         ..ServerConf::default()
     };
-    let proxy = Arc::new(http_proxy(&Arc::new(conf), Filter { shared: Arc::clone(&shared) }));
+    let filter = Filter { shared: Arc::clone(&shared), tunnels: TransportConnector::new(None) };
+    let proxy = Arc::new(http_proxy(&Arc::new(conf), filter));
     let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, options: HttpServerOptions::default() });
     let room = Arc::new(Semaphore::new(shared.settings.max_connections));
     let by_address = Slots::default();

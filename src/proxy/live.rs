@@ -4,6 +4,7 @@
 //! that takes its time, is found here: it is entered, and each change ends those entries that it concerns before it
 //! counts as applied.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +15,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::tunnel::Tunnel;
 use crate::access::Denial;
 use crate::cache::Touched;
 use crate::gate::{Gate, Permit};
@@ -32,7 +34,6 @@ pub enum Cut {
 }
 
 /// One request on its way: what the wrapper around pingora and the filters inside it both know.
-#[derive(Debug)]
 pub struct Scope {
     /// Ends the request at once, also while it is idle.
     pub cancel: CancellationToken,
@@ -52,6 +53,14 @@ pub struct Scope {
     pub cut: Mutex<Option<Cut>>,
     /// What to tell an HTTP/1.1 client whose request was dropped without an answer.
     pub last_word: Mutex<Option<Bytes>>,
+    /// What the connection is to become once pingora has let go of it.
+    pub tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("peer", &self.peer).field("secure", &self.secure).finish_non_exhaustive()
+    }
 }
 
 impl Scope {

@@ -50,6 +50,8 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Whether segments may have `;` parameters.
     pub allow_path_parameters: bool,
+    /// Whether WebSockets may go through it (RFC 6455).
+    pub websocket: bool,
     /// Whether the caller's `Authorization` is handed on.
     pub forward_authorization: bool,
     /// The longest content it takes, in bytes.

@@ -18,6 +18,7 @@ pub fn route(prefix: &str, requirement: Requirement) -> Route {
         scopes: "".into(),
         upstream: Arc::new(upstream),
         allow_path_parameters: false,
+        websocket: false,
         forward_authorization: false,
         body_limit_bytes: 1024,
         stale_grace: Duration::ZERO,

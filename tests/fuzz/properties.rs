@@ -82,6 +82,7 @@ pub fn route_table(data: &[u8]) {
             scopes: "".into(),
             upstream: Arc::clone(&UPSTREAM),
             allow_path_parameters: false,
+            websocket: false,
             forward_authorization: false,
             body_limit_bytes: 0,
             stale_grace: Duration::ZERO,

@@ -23,3 +23,4 @@ mod start;
 mod support;
 mod tls;
 mod upstreams;
+mod websocket;

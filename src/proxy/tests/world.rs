@@ -185,6 +185,7 @@ impl World {
                 servers.iter().map(|address| Server::new(*address, None, "http://x".into())).collect(),
             )),
             allow_path_parameters: false,
+            websocket: false,
             forward_authorization: false,
             body_limit_bytes: 1000,
             stale_grace: Duration::ZERO,
