@@ -172,9 +172,18 @@ fn end_of_encoded(utf8: &mut Vec<u8>) -> Result<(), MalformedTarget> {
     Ok(())
 }
 
-/// Whether what follows `%25` would make it an escape when decoded once more: `%252e`, `%25u002e`.
+/// Whether what follows `%25` would make it an escape when decoded once more: `%252e`, `%25u002e`, and `%252%65`, whose
+/// digits are an escape themselves.
 fn encodes_again(rest: &[u8]) -> bool {
-    rest.get(..2).is_some_and(|two| hex(two).is_some()) || matches!(rest.first(), Some(b'u' | b'U' | b'%'))
+    let second = match rest.get(1) {
+        Some(b'%') => rest.get(2..4).and_then(hex),
+        other => other.copied(),
+    };
+    match rest.first() {
+        Some(b'u' | b'U' | b'%') => true,
+        Some(first) => first.is_ascii_hexdigit() && second.is_some_and(|second| second.is_ascii_hexdigit()),
+        None => false,
+    }
 }
 
 fn canonical_path(path: &[u8]) -> String {
@@ -240,6 +249,7 @@ mod tests {
             ("/a%20b", "/a%20b"),
             ("/%e2%82%ac", "/%E2%82%AC"),
             ("/100%25", "/100%25"),
+            ("/%25e%20x", "/%25e%20x"),
             ("/a.b/.hidden/c..d", "/a.b/.hidden/c..d"),
             ("/a;v=1/b", "/a;v=1/b"),
             ("/a:b@c!$&'()*+,=", "/a:b@c!$&'()*+,="),
@@ -299,6 +309,8 @@ mod tests {
             "/%252e%252e/a",
             "/%25u002e",
             "/%25%32%65",
+            "/%252%65%252%65/a",
+            "/%25e%35e",
             "/%u002e",
             "/%c0%ae",
             "/%c0%af",
