@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::document::{Mistake, Place};
+use super::document::{Mistake, Place, Printable};
 use super::{Config, RouteMap};
 use crate::limit;
 use crate::route::{Method, Requirement, Route};
@@ -61,9 +61,9 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: ", self.place, self.level)?;
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", Printable(&self.key))?;
         }
-        f.write_str(&self.message)
+        Printable(&self.message).fmt(f)
     }
 }
 
