@@ -80,6 +80,8 @@ pub enum Standing {
     Live,
     /// The store does not answer, and the lease goes on.
     Failing,
+    /// The gateway is about to stop: whoever chooses between gateways should choose another.
+    Stopping,
     /// The store does not answer, and the lease has run out: nobody is admitted.
     Stale,
 }

@@ -108,7 +108,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     write!(stdout, "{}", instructions(&demo, &dir))?;
     stdout.flush()?;
     drop(stdout);
-    server::until_stopped(server, signals).await;
+    server::until_stopped(server, signals, None).await;
     drop(stop_upstream.0);
     Ok(())
 }

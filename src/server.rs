@@ -2,10 +2,12 @@
 
 mod readiness;
 mod signals;
+mod takeover;
 mod workers;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -37,6 +39,8 @@ use crate::tls::{self, Listening};
 use crate::token::Trust;
 use signals::Asked;
 pub use signals::Signals;
+use takeover::Successor;
+pub use takeover::{Program, Sockets};
 use workers::Workers;
 
 /// How often counts that nobody needs any more are forgotten.
@@ -60,6 +64,10 @@ pub struct Server {
     admin: JoinHandle<()>,
     stop_admin: oneshot::Sender<()>,
     grace: Duration,
+    delay: Duration,
+    leaving: Arc<AtomicBool>,
+    /// The listening sockets by their addresses in the settings, to be handed over.
+    sockets: Vec<(SocketAddr, TcpListener)>,
     _watch: reload::Watch,
 }
 
@@ -157,6 +165,20 @@ impl Server {
     /// A port in use, a certificate that cannot be read, a store that cannot be followed: each says what to do. Nothing is
     /// left running.
     pub async fn start(config: Config, sources: &Sources, registry: Arc<ScopeRegistry>, store: Arc<dyn Store>) -> anyhow::Result<Self> {
+        Self::start_on(&mut Sockets::default(), config, sources, registry, store).await
+    }
+
+    /// The same, on the sockets of a gateway that is taken over.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub async fn start_on(
+        inherited: &mut Sockets,
+        config: Config,
+        sources: &Sources,
+        registry: Arc<ScopeRegistry>,
+        store: Arc<dyn Store>,
+    ) -> anyhow::Result<Self> {
         let gateway = config.gateway.clone();
         let metrics = Metrics::new();
         let mut presented = Vec::new();
@@ -165,12 +187,18 @@ impl Server {
             presented.extend(live.clone().map(|live| (address.to_string(), live)));
             anyhow::Ok(live)
         };
-        let bind = |listener: &Listener| {
-            let socket = bound("listeners.address", listener.address, TcpListener::bind(listener.address))?;
+        let mut sockets = Vec::new();
+        let mut bind = |key: &str, address: SocketAddr| {
+            let socket = bound(key, address, inherited.bind(address))?;
+            sockets.push((address, socket.try_clone()?));
+            anyhow::Ok(socket)
+        };
+        let mut listen = |listener: &Listener| {
+            let socket = bind("listeners.address", listener.address)?;
             Ok(Bound::new(socket, tls(listener.address, &listener.tls)?)?)
         };
-        let listeners = gateway.listeners.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
-        let management = bound("management.address", gateway.management, TcpListener::bind(gateway.management))?;
+        let listeners = gateway.listeners.iter().map(&mut listen).collect::<anyhow::Result<Vec<_>>>()?;
+        let management = bind("management.address", gateway.management)?;
         management.set_nonblocking(true)?;
         let management_tls = tls(gateway.management, &gateway.management_tls)?;
         if management_tls.is_none() && !gateway.management.ip().is_loopback() {
@@ -286,7 +314,10 @@ impl Server {
         let managers = Managers::new(Arc::clone(&replica), &gateway.management_issuers, follow);
         let running = admin::Running { gate: Arc::clone(&gate), managers, reload };
         let api = admin::Api::new(management_lifecycle, running).with_changed(move || mailer.nudge());
-        let state = admin::State::new(metrics, move || readiness::of(&told.borrow(), &standing, node.lock().clone()), api);
+        let leaving = Arc::<AtomicBool>::default();
+        let leaves = Arc::clone(&leaving);
+        let ready = move || readiness::of(&told.borrow(), leaves.load(Ordering::Relaxed), &standing, node.lock().clone());
+        let state = admin::State::new(metrics, ready, api);
         let admin = tokio::spawn(async move {
             let stopped = async {
                 let _ = admin_stopped.await;
@@ -321,6 +352,9 @@ impl Server {
             admin,
             stop_admin,
             grace: gateway.grace,
+            delay: gateway.stop_delay,
+            leaving,
+            sockets,
             _watch: watch,
         })
     }
@@ -343,8 +377,24 @@ impl Server {
         let _ = self.status.wait_for(|status| matches!(status, Status::Live(applied) if *applied >= revision)).await;
     }
 
-    /// Takes no new connection, lets requests under way finish within the grace time, and stops.
+    /// Says that it is not ready any more, and after the delay of the settings takes no new connection, lets requests under way
+    /// finish within the grace time, and stops.
     pub async fn stop(self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        tokio::time::sleep(self.delay).await;
+        self.end().await;
+    }
+
+    /// Stops once another process has taken over: whoever asks for operators finds that one.
+    async fn leave(mut self) {
+        let (told, _) = oneshot::channel();
+        let _ = std::mem::replace(&mut self.stop_admin, told).send(());
+        self.end().await;
+    }
+
+    async fn end(self) {
+        // Else connections would go on being queued for nobody.
+        drop(self.sockets);
         self.stop.send_replace(true);
         self.data.closed().await;
         if tokio::time::timeout(self.grace, self.active.idle()).await.is_err() {
@@ -437,12 +487,48 @@ async fn wait_until_live(mut status: watch::Receiver<Status>) -> anyhow::Result<
     }
 }
 
-/// Runs until SIGTERM or SIGINT; SIGHUP reloads the route map and the certificates.
-pub async fn until_stopped(server: Server, mut signals: Signals) {
-    while signals.next().await == Asked::Reload {
-        let reloader = Arc::clone(&server.reloader);
-        // What is wrong has been logged.
-        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+/// Runs until SIGTERM or SIGINT; SIGHUP reloads the route map and the certificates, SIGUSR2 has `program` take over.
+pub async fn until_stopped(server: Server, mut signals: Signals, program: Option<Program>) {
+    let mut taking_over: Option<JoinHandle<anyhow::Result<Successor>>> = None;
+    loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            taken = async { taking_over.as_mut().expect("asked for").await }, if taking_over.is_some() => {
+                taking_over = None;
+                match taken {
+                    Ok(Ok(successor)) => {
+                        tracing::info!(pid = successor.pid, "another process has taken over; stopping");
+                        // The successor may wait for the end of this process, so it is held until then.
+                        server.leave().await;
+                        drop(successor);
+                        return;
+                    }
+                    Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "no other process has taken over; this one goes on"),
+                    Err(error) => tracing::error!(%error, "no other process has taken over; this one goes on"),
+                }
+                continue;
+            }
+        };
+        match (asked, &program) {
+            (Asked::Stop, _) => break,
+            (Asked::Reload, _) => {
+                let reloader = Arc::clone(&server.reloader);
+                // What is wrong has been logged.
+                let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+            }
+            (Asked::Upgrade, Some(program)) if taking_over.is_none() => {
+                let cloned = server.sockets.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?)));
+                match cloned.collect::<std::io::Result<Vec<_>>>() {
+                    Ok(sockets) => {
+                        tracing::info!("starting another process to take over");
+                        let program = program.clone();
+                        taking_over = Some(tokio::task::spawn_blocking(move || program.take_over(&sockets)));
+                    }
+                    Err(error) => tracing::error!(%error, "the listeners cannot be handed over; this process goes on"),
+                }
+            }
+            (Asked::Upgrade, _) => tracing::warn!("nothing is started: another process is about to take over, or none can"),
+        }
     }
     tracing::info!("stopping");
     server.stop().await;

@@ -394,6 +394,10 @@ pub trait Store: Records {
 
     /// How long a node may answer after it last proved itself current.
     fn lease(&self) -> Duration;
+
+    /// Whether one gateway alone can serve it at a time.
+    fn serves_one(&self) -> bool;
+
     /// Waits until every registered node has applied the change or can no longer answer.
     ///
     /// # Errors

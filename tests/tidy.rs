@@ -45,7 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("toml", &["config"]),
     ("clap", &["cli", "demo"]),
     ("notify", &["reload", "server"]),
-    ("rustix", &["clock", "metrics", "demo"]),
+    ("rustix", &["clock", "metrics", "demo", "server"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -352,6 +352,9 @@ pub struct ShutdownFile {
     /// How long requests under way may take to finish, in milliseconds; 10000.
     #[schemars(range(min = 0, max = 3_600_000))]
     pub grace_ms: Option<u32>,
+    /// How long the gateway says that it is not ready before it takes no connections any more, in milliseconds: as long as whoever sends them here takes to notice; 0.
+    #[schemars(range(min = 0, max = 600_000))]
+    pub delay_ms: Option<u32>,
 }
 
 /// The route map: which paths there are, what each asks for, where it leads.

@@ -51,6 +51,8 @@ pub struct Gateway {
     pub canary: Option<Duration>,
     /// How long requests under way may take to finish when the gateway stops.
     pub grace: Duration,
+    /// How long it says before that it is not ready.
+    pub stop_delay: Duration,
 }
 
 /// A listener for applications.
@@ -189,6 +191,7 @@ pub(super) fn build(file: &GatewayFile, base: &Path, env: &Environment, found: &
         telemetry: telemetry(file, found),
         canary: (file.canary.enabled == Some(true)).then(|| Duration::from_secs(file.canary.every_secs.unwrap_or(60).into())),
         grace: millis(file.shutdown.grace_ms, 10_000),
+        stop_delay: millis(file.shutdown.delay_ms, 0),
     }
 }
 

@@ -37,6 +37,9 @@ const STREAMS: u32 = 100;
 /// How long a closed connection is read into nothing, so that the client can read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long a connection without a request is kept once the gateway stops.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
+
 /// What all connections have in common.
 pub struct Plane {
     pub(super) shared: Arc<Shared>,
@@ -138,7 +141,7 @@ impl Connection {
                 }
                 return;
             };
-            if !next.content_is_done() || *shutdown.borrow() {
+            if !next.content_is_done() {
                 return;
             }
             guard = next;
@@ -283,9 +286,12 @@ async fn stalled(scope: &Scope, pause: Duration) {
     }
 }
 
+/// Returns when a connection without a request is to be closed. A client may be about to send one: it is answered still, and
+/// told that it is the last.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     // A sender that is gone will never say stop; the process is ending anyway.
     let _ = shutdown.wait_for(|stop| *stop).await;
+    sleep(LAST_REQUEST).await;
 }
 
 #[async_trait]

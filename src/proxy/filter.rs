@@ -233,6 +233,9 @@ impl ProxyHttp for Filter {
         downstream.set_abort_on_close(false);
         // Interim answers go to those who asked for one; others may not expect them.
         downstream.set_ignore_info_resp(true);
+        if self.shared.stopping() {
+            downstream.set_keepalive(None);
+        }
         if self.shared.active.requests() > settings.max_requests {
             self.note(downstream.req_header(), context);
             context.denial = Some(Denial::Overloaded);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::TransportConnector;
 use pingora::listeners::tls::Acceptor;
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
+use super::active::Counted;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
 use crate::limit::{self, Full, Slot, Slots};
@@ -163,34 +165,43 @@ impl Endpoint {
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                _ = shutdown.wait_for(|stop| *stop) => return,
+                _ = shutdown.wait_for(|stop| *stop) => break,
             };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((stream, peer)) => self.take(stream, peer, &mut turn, &shutdown),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     // Out of files, most likely: trying again at once would only burn the time that others need to finish.
                     sleep(Duration::from_millis(50)).await;
-                    continue;
                 }
-            };
-            // Over the cap: closed before anything is spent on it.
-            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { continue };
-            let Ok(slot) = self.slot(peer.ip()) else { continue };
-            let acceptor = self.tls.as_ref().map(|tls| Acceptor::from_server_config(tls.config()));
-            let (plane, shutdown) = (Arc::clone(&self.plane), shutdown.clone());
-            turn = turn.wrapping_add(1);
-            let runtime = &self.runtimes[turn % self.runtimes.len()];
-            if self.runtimes.len() == 1 {
-                runtime.spawn(serve(plane, stream, peer, acceptor, (permit, slot), shutdown));
-            } else if let Ok(stream) = stream.into_std() {
-                runtime.spawn(async move {
-                    // Registered anew, with the reactor of the thread that serves it.
-                    if let Ok(stream) = TcpStream::from_std(stream) {
-                        serve(plane, stream, peer, acceptor, (permit, slot), shutdown).await;
-                    }
-                });
             }
+        }
+        // The kernel has taken more for us, which it would reset.
+        while let Some(Ok((stream, peer))) = self.listener.accept().now_or_never() {
+            self.take(stream, peer, &mut turn, &shutdown);
+        }
+    }
+
+    /// Has a connection served, if there is room for it.
+    fn take(&self, stream: TcpStream, peer: SocketAddr, turn: &mut usize, shutdown: &watch::Receiver<bool>) {
+        // Over the cap: closed before anything is spent on it.
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return };
+        let Ok(slot) = self.slot(peer.ip()) else { return };
+        let acceptor = self.tls.as_ref().map(|tls| Acceptor::from_server_config(tls.config()));
+        let (plane, shutdown) = (Arc::clone(&self.plane), shutdown.clone());
+        // Before anybody can ask whether there is one left.
+        let places = (permit, slot, plane.shared.active.connection());
+        *turn = turn.wrapping_add(1);
+        let runtime = &self.runtimes[*turn % self.runtimes.len()];
+        if self.runtimes.len() == 1 {
+            runtime.spawn(serve(plane, stream, peer, acceptor, places, shutdown));
+        } else if let Ok(stream) = stream.into_std() {
+            runtime.spawn(async move {
+                // Registered anew, with the reactor of the thread that serves it.
+                if let Ok(stream) = TcpStream::from_std(stream) {
+                    serve(plane, stream, peer, acceptor, places, shutdown).await;
+                }
+            });
         }
     }
 }
@@ -200,11 +211,10 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Option<Acceptor>,
-    places: (OwnedSemaphorePermit, Option<Slot<IpAddr>>),
+    places: (OwnedSemaphorePermit, Option<Slot<IpAddr>>, Counted),
     shutdown: watch::Receiver<bool>,
 ) {
     let _places = places;
-    let _counted = plane.shared.active.connection();
     // Without it answers wait for acknowledgements; a socket that refuses is broken and will show it.
     let _ = stream.set_nodelay(true);
     let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());

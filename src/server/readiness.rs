@@ -8,9 +8,10 @@ use crate::cache::Replica;
 use crate::clock::boot_time;
 
 /// How the gateway stands, by what the feed last said and by its replica.
-pub(super) fn of(status: &Status, replica: &Replica, node: Option<Arc<str>>) -> Readiness {
+pub(super) fn of(status: &Status, leaving: bool, replica: &Replica, node: Option<Arc<str>>) -> Readiness {
     let left = replica.lease_until().since(boot_time());
     let (state, reason) = match status {
+        _ if leaving => (Standing::Stopping, Some("the gateway is about to stop".to_owned())),
         Status::Live(_) => (Standing::Live, None),
         Status::Joining => (Standing::Joining, Some("the store is being read".to_owned())),
         Status::Failed(why) if left.is_zero() => (Standing::Stale, Some(why.clone())),

@@ -257,6 +257,10 @@ impl Store for PgStore {
         self.change(self.forget_all()).await
     }
 
+    fn serves_one(&self) -> bool {
+        false
+    }
+
     fn lease(&self) -> Duration {
         self.shared.timing.lease
     }

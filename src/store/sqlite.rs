@@ -225,6 +225,10 @@ impl Store for SqliteStore {
         self.explained(self.forget_all().await)
     }
 
+    fn serves_one(&self) -> bool {
+        true
+    }
+
     fn lease(&self) -> Duration {
         LEASE
     }

@@ -22,5 +22,6 @@ mod serve;
 mod start;
 mod support;
 mod tls;
+mod upgrade;
 mod upstreams;
 mod websocket;

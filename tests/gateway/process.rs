@@ -26,6 +26,8 @@ pub struct Process {
 struct Lines {
     text: watch::Receiver<String>,
     reader: JoinHandle<()>,
+    /// How far `next` has come.
+    seen: usize,
 }
 
 impl Lines {
@@ -39,7 +41,7 @@ impl Lines {
                 line.clear();
             }
         });
-        Self { text, reader }
+        Self { text, reader, seen: 0 }
     }
 
     /// The first line that has these words, once it is there.
@@ -49,6 +51,29 @@ impl Lines {
         let _ = self.text.wait_for(|text| find(text).is_some()).await;
         let text = self.text.borrow();
         find(&text).unwrap_or_else(|| panic!("`{words}` was never said in {}", *text))
+    }
+}
+
+impl Lines {
+    /// The next line that has these words, after the last one that this found.
+    async fn next(&mut self, words: &str) -> String {
+        let seen = self.seen;
+        let find = |text: &String| {
+            let mut at = seen;
+            for line in text[seen..].split_inclusive('\n') {
+                at += line.len();
+                if line.ends_with('\n') && line.contains(words) {
+                    return Some((at, line.to_owned()));
+                }
+            }
+            None
+        };
+        // An error means that the stream has ended.
+        let _ = self.text.wait_for(|text| find(text).is_some()).await;
+        let found = find(&self.text.borrow());
+        let (at, line) = found.unwrap_or_else(|| panic!("`{words}` was not said again in {}", *self.text.borrow()));
+        self.seen = at;
+        line
     }
 }
 
@@ -77,6 +102,11 @@ impl Process {
     /// The line of the log that has these words, once it is there.
     pub async fn logged(&mut self, words: &str) -> Value {
         serde_json::from_str(&self.errors.with(words).await).unwrap()
+    }
+
+    /// The next line of the log that has these words, after the last one that this found.
+    pub async fn logged_again(&mut self, words: &str) -> Value {
+        serde_json::from_str(&self.errors.next(words).await).unwrap()
     }
 
     /// Whether the log has these words by now.

@@ -223,7 +223,12 @@ impl World {
 
     /// The store, the files and the upstream of a world, for a gateway in a process of its own.
     pub async fn without_gateway(settings: &str, routes: &str) -> Self {
-        let mut world = Self::with(settings, routes).await;
+        Self::without_gateway_on(Database::Sqlite, settings, routes).await
+    }
+
+    /// The same, on one store or the other.
+    pub async fn without_gateway_on(database: Database, settings: &str, routes: &str) -> Self {
+        let mut world = Self::on(database, settings, routes).await;
         world.server.take().unwrap().stop().await;
         world
     }

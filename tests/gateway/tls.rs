@@ -53,7 +53,7 @@ impl Authority {
     }
 
     /// A client that trusts it, and shows this certificate if one is asked for.
-    fn client(&self, versions: &[&'static SupportedProtocolVersion], own: Option<(&Path, &str)>) -> Arc<ClientConfig> {
+    pub fn client(&self, versions: &[&'static SupportedProtocolVersion], own: Option<(&Path, &str)>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
