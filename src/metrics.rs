@@ -45,6 +45,7 @@ pub struct Metrics {
     entries: [IntGauge; 3],
     connections: IntGauge,
     in_flight: IntGauge,
+    tasks: IntGauge,
     feed_state: IntGauge,
     feed_revision: IntGauge,
     polls: [IntCounter; 2],
@@ -54,6 +55,7 @@ pub struct Metrics {
     lease: Gauge,
     lease_source: Mutex<Option<Source<f64>>>,
     active_source: Mutex<Option<Source<(usize, usize)>>>,
+    tasks_source: Mutex<Option<Source<usize>>>,
     untold: IntCounter,
     untold_source: Mutex<Option<Source<u64>>>,
     generation: IntGauge,
@@ -108,6 +110,10 @@ impl Metrics {
             entries: ["practice", "user", "client"].map(|kind| entries.with_label_values(&[kind])),
             connections: gauge("sigmagate_connections", "Open connections of applications."),
             in_flight: gauge("sigmagate_requests_in_flight", "Requests that are being answered."),
+            tasks: gauge(
+                "sigmagate_tasks",
+                "Tasks of the runtimes: a few, and one for each connection of an application or to an upstream.",
+            ),
             feed_state: gauge("sigmagate_feed_state", "0 joining, 1 live, 2 stale: nobody is admitted."),
             feed_revision: gauge("sigmagate_feed_revision", "The newest change in force."),
             polls: ["ok", "failed"].map(|result| polls.with_label_values(&[result])),
@@ -123,6 +129,7 @@ impl Metrics {
             ),
             lease_source: Mutex::new(None),
             active_source: Mutex::new(None),
+            tasks_source: Mutex::new(None),
             untold: counter(
                 "sigmagate_denials_untold_total",
                 "Refusals that are counted but not told of one by one, since there were more than 2000 within 5 seconds.",
@@ -249,6 +256,11 @@ impl Metrics {
         *self.active_source.lock() = Some(Box::new(source));
     }
 
+    /// Where the tasks are counted when the metrics are read.
+    pub fn set_tasks_source(&self, source: impl Fn() -> usize + Send + Sync + 'static) {
+        *self.tasks_source.lock() = Some(Box::new(source));
+    }
+
     /// Where the refusals that are not told of are read when the metrics are. Their number must not become less.
     pub fn set_untold_source(&self, source: impl Fn() -> u64 + Send + Sync + 'static) {
         *self.untold_source.lock() = Some(Box::new(source));
@@ -274,6 +286,9 @@ impl Metrics {
             let (connections, requests) = active();
             self.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
             self.in_flight.set(i64::try_from(requests).unwrap_or(i64::MAX));
+        }
+        if let Some(tasks) = &*self.tasks_source.lock() {
+            self.tasks.set(i64::try_from(tasks()).unwrap_or(i64::MAX));
         }
         if let Some(untold) = &*self.untold_source.lock() {
             self.untold.inc_by(untold().saturating_sub(self.untold.get()));

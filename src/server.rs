@@ -1,5 +1,6 @@
 //! Config -> running services, bound addresses, shutdown. The only place that wires parts together.
 
+mod files;
 mod readiness;
 mod signals;
 mod takeover;
@@ -180,6 +181,7 @@ impl Server {
         store: Arc<dyn Store>,
     ) -> anyhow::Result<Self> {
         let gateway = config.gateway.clone();
+        files::allow(&gateway.limits);
         let metrics = Metrics::new();
         let mut presented = Vec::new();
         let mut tls = |address: SocketAddr, listening: &Option<Listening>| {
@@ -273,6 +275,8 @@ impl Server {
         let counted = Arc::clone(&active);
         metrics.set_active_source(move || (counted.connections(), counted.requests()));
         let workers = Workers::start(gateway.threads)?;
+        let runtimes: Vec<_> = workers.handles().iter().cloned().chain([tokio::runtime::Handle::current()]).collect();
+        metrics.set_tasks_source(move || runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum());
         let data = proxy::start_on(listeners, shared, &stopped, workers.handles())?;
         if let Some(every) = gateway.canary {
             let canary = Canary::new(lifecycle, canary::at(Arc::clone(&gate)), metrics.canary(), every);

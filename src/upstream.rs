@@ -262,16 +262,18 @@ impl Upstream {
     /// is in service.
     ///
     /// Those that failed requests are passed over, but taken where there is no other: what one client provokes must not keep
-    /// the others out. Those that cannot be reached at all, and no other is left, get one request now and then, to find out.
+    /// the others out, and what cannot be reached may be back. Only those at which each request would wait in vain get, where
+    /// no other is left, one request now and then, to find out.
     #[must_use]
     pub fn pick(&self, caller: u64, tried: &[Arc<Server>], now: BootTime) -> Option<Pick> {
         let servers = self.servers.load();
         let rank = |server: &Arc<Server>| {
-            let again = u8::from(tried.iter().any(|tried| Arc::ptr_eq(tried, server)));
+            let again = 3 * u8::from(tried.iter().any(|tried| Arc::ptr_eq(tried, server)));
             match server.state(now) {
-                State::InService => Some(2 * again),
-                State::Ejected => Some(2 * again + 1),
-                State::Unreachable | State::Down => None,
+                State::InService => Some(again),
+                State::Ejected => Some(again + 1),
+                State::Unreachable => Some(again + 2),
+                State::Silent | State::Down => None,
             }
         };
         let best = servers.iter().filter_map(rank).min();
@@ -311,7 +313,7 @@ impl Upstream {
     pub fn has_other(&self, tried: &[Arc<Server>], now: BootTime) -> bool {
         let servers = self.servers.load();
         let other = |server: &&Arc<Server>| !tried.iter().any(|tried| Arc::ptr_eq(tried, server));
-        servers.iter().filter(other).any(|server| matches!(server.state(now), State::InService | State::Ejected))
+        servers.iter().filter(other).any(|server| !matches!(server.state(now), State::Silent | State::Down))
     }
 }
 

@@ -96,8 +96,9 @@ impl Attempts {
     }
 
     /// No connection could be made. True if the request is tried again: nothing of it was sent, so its method does not matter.
-    pub fn not_connected(&mut self, upstream: &Upstream) -> bool {
-        self.failed(upstream, Failure::Unreachable);
+    pub fn not_connected(&mut self, upstream: &Upstream, error: &Error) -> bool {
+        let late = matches!(error.root_etype(), ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout);
+        self.failed(upstream, if late { Failure::Silent } else { Failure::Unreachable });
         self.set_aside();
         upstream.has_other(&self.tried, clock::boot_time()) && upstream.may_retry(self.tried.len())
     }

@@ -277,7 +277,7 @@ impl ProxyHttp for Filter {
 
     fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
         let upstream = context.upstream();
-        error.set_retry(upstream.is_some_and(|upstream| context.attempts.not_connected(&upstream)));
+        error.set_retry(upstream.is_some_and(|upstream| context.attempts.not_connected(&upstream, &error)));
         error
     }
 

@@ -109,7 +109,7 @@ async fn connect(filter: &Filter, header: &RequestHeader, context: &mut Context)
         let peer = filter.pick(context)?;
         let mut stream = match filter.tunnels.new_stream(&peer).await {
             Ok(stream) => stream,
-            Err(_) if context.attempts.not_connected(&upstream) => continue,
+            Err(error) if context.attempts.not_connected(&upstream, &error) => continue,
             Err(_) => return Err(denied(Denial::UpstreamUnreachable, context)),
         };
         let mut request = header.clone();

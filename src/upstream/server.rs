@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{Ejection, Health};
 use crate::clock::BootTime;
 
-/// How long a server that cannot be reached is left alone before one request finds out whether it still cannot.
+/// How long a server that is silent is left alone before one request finds out whether it still is.
 const PROBE: Duration = Duration::from_millis(250);
 /// A server is passed over for at most so many times the first time.
 const LONGEST: u32 = 10;
@@ -27,9 +27,9 @@ pub struct Server {
     /// Whether health checks say that it is out of service, and how many of them in a row have said the contrary.
     down: AtomicBool,
     contrary: AtomicU32,
-    /// Requests that failed in a row, and whether it could not be reached for the last of them.
+    /// Requests that failed in a row, and how the last of them did: a [`State`] by its place in [`State::EVERY`].
     failures: AtomicU32,
-    unreachable: AtomicBool,
+    failing: AtomicUsize,
     /// Until when it is passed over, and how many times in a row that was so. Nanoseconds of the boot clock.
     out_until: AtomicU64,
     outs: AtomicU32,
@@ -43,15 +43,17 @@ pub enum State {
     InService,
     /// It failed requests, and gets some only if there is no other.
     Ejected,
-    /// It cannot be connected to, and gets one request now and then.
+    /// It refuses connections, and gets requests only if there is none of the others.
     Unreachable,
+    /// Connections to it are not made in time, which costs each request that time: it gets one request now and then.
+    Silent,
     /// Health checks say that it is out of service; it gets none.
     Down,
 }
 
 impl State {
     /// Every state.
-    pub const EVERY: [Self; 4] = [Self::InService, Self::Ejected, Self::Unreachable, Self::Down];
+    pub const EVERY: [Self; 5] = [Self::InService, Self::Ejected, Self::Unreachable, Self::Silent, Self::Down];
 
     /// Its name in metrics.
     #[must_use]
@@ -60,6 +62,7 @@ impl State {
             Self::InService => "in_service",
             Self::Ejected => "ejected",
             Self::Unreachable => "unreachable",
+            Self::Silent => "silent",
             Self::Down => "down",
         }
     }
@@ -70,6 +73,8 @@ impl State {
 pub enum Failure {
     /// No connection could be made.
     Unreachable,
+    /// No connection was made in time.
+    Silent,
     /// There was a connection, and no whole answer; or an answer that says that there is none (502, 503, 504).
     Unanswered,
 }
@@ -97,7 +102,7 @@ impl Server {
             down: AtomicBool::new(false),
             contrary: AtomicU32::new(0),
             failures: AtomicU32::new(0),
-            unreachable: AtomicBool::new(false),
+            failing: AtomicUsize::new(0),
             out_until: AtomicU64::new(0),
             outs: AtomicU32::new(0),
             tried_at: AtomicU64::new(0),
@@ -133,13 +138,13 @@ impl Server {
         if self.out_until.load(Ordering::Relaxed) <= now.0 {
             return State::InService;
         }
-        if self.unreachable.load(Ordering::Relaxed) { State::Unreachable } else { State::Ejected }
+        State::EVERY[self.failing.load(Ordering::Relaxed)]
     }
 
-    /// Whether it is this caller who finds out whether a server can be reached again that could not.
+    /// Whether it is this caller who finds out whether a server is silent still.
     pub(super) fn try_again(&self, now: BootTime) -> bool {
         let last = self.tried_at.load(Ordering::Relaxed);
-        self.state(now) == State::Unreachable
+        self.state(now) == State::Silent
             && now.since(BootTime(last)) >= PROBE
             && self.tried_at.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
@@ -156,7 +161,12 @@ impl Server {
 
     /// A request failed.
     pub fn failed(&self, how: Failure, ejection: &Ejection, now: BootTime) -> Option<Change> {
-        self.unreachable.store(how == Failure::Unreachable, Ordering::Relaxed);
+        let failing = match how {
+            Failure::Unanswered => State::Ejected,
+            Failure::Unreachable => State::Unreachable,
+            Failure::Silent => State::Silent,
+        };
+        self.failing.store(failing as usize, Ordering::Relaxed);
         self.tried_at.store(now.0, Ordering::Relaxed);
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let until = self.out_until.load(Ordering::Relaxed);

@@ -114,11 +114,26 @@ fn what_fails_requests_is_passed_over_but_taken_when_there_is_no_other() {
 }
 
 #[test]
-fn what_cannot_be_reached_gets_one_request_now_and_then() {
+fn what_cannot_be_reached_is_taken_last_and_back_at_once() {
+    let upstream = balanced(3, Balance::RoundRobin);
+    let servers = upstream.servers();
+    fail(&servers[0], Failure::Unreachable, 5, NOW);
+    fail(&servers[1], Failure::Unanswered, 5, NOW);
+    assert_eq!([0, 1, 2].map(|n| servers[n].state(NOW)), [State::Unreachable, State::Ejected, State::InService]);
+    assert_eq!(next(&upstream, 0, &[], NOW), Some(2));
+    assert_eq!(next(&upstream, 0, &servers[2..], NOW), Some(1));
+    assert_eq!(next(&upstream, 0, &servers[1..], NOW), Some(0));
+    assert!(upstream.has_other(&servers[1..], NOW));
+    servers[0].answered();
+    assert_eq!(servers[0].state(NOW), State::InService);
+}
+
+#[test]
+fn what_is_silent_gets_one_request_now_and_then() {
     let upstream = balanced(1, Balance::RoundRobin);
     let server = Arc::clone(&upstream.servers()[0]);
-    fail(&server, Failure::Unreachable, 5, NOW);
-    assert_eq!(server.state(NOW), State::Unreachable);
+    fail(&server, Failure::Silent, 5, NOW);
+    assert_eq!(server.state(NOW), State::Silent);
     assert_eq!(next(&upstream, 0, &[], later(100)), None);
     let mut granted = 0;
     for ms in 250..750 {

@@ -19,6 +19,7 @@ mod postgres;
 mod process;
 mod raw;
 mod serve;
+mod soak;
 mod start;
 mod support;
 mod tls;

@@ -28,23 +28,23 @@ impl Drop for Serving {
 }
 
 /// Clients that ask again and again, each in its own way, and take no excuse.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self { stop: Arc::default(), answered: Arc::default(), clients: Vec::new() }
     }
 
-    fn add<F: Future<Output = ()> + Send + 'static>(&mut self, client: impl FnOnce(Arc<AtomicBool>, Arc<AtomicUsize>) -> F) {
+    pub fn add<F: Future<Output = ()> + Send + 'static>(&mut self, client: impl FnOnce(Arc<AtomicBool>, Arc<AtomicUsize>) -> F) {
         self.clients.push(tokio::spawn(client(Arc::clone(&self.stop), Arc::clone(&self.answered))));
     }
 
     /// Waits for so many more answers.
-    async fn more(&self, count: usize) {
+    pub async fn more(&self, count: usize) {
         let want = self.answered.load(Ordering::SeqCst) + count;
         while self.answered.load(Ordering::SeqCst) < want {
             assert!(self.clients.iter().all(|client| !client.is_finished()), "a client has failed");
@@ -53,7 +53,7 @@ impl Load {
     }
 
     /// How many answers there were, all of them good.
-    async fn end(self) -> usize {
+    pub async fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             client.await.unwrap();
@@ -63,7 +63,7 @@ impl Load {
 }
 
 /// One request and its answer; whether the connection may be used again.
-async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), authorization: &str) -> bool {
+pub async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), authorization: &str) -> bool {
     let request = format!("GET /billing HTTP/1.1\r\nhost: gate\r\nauthorization: {authorization}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -84,24 +84,28 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), authorization: 
 }
 
 /// Keeps its connection as long as it is told that it may.
-async fn keeping(address: SocketAddr, authorization: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
+pub async fn keeping(address: SocketAddr, authorization: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
     while !stop.load(Ordering::SeqCst) {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        while ask(&mut stream, &authorization).await && !stop.load(Ordering::SeqCst) {
+        loop {
+            let again = ask(&mut stream, &authorization).await;
             answered.fetch_add(1, Ordering::SeqCst);
+            if !again || stop.load(Ordering::SeqCst) {
+                break;
+            }
         }
     }
 }
 
 /// A connection for each request.
-async fn connecting(address: SocketAddr, authorization: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
+pub async fn connecting(address: SocketAddr, authorization: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
     while !stop.load(Ordering::SeqCst) {
         ask(&mut TcpStream::connect(address).await.unwrap(), &authorization).await;
         answered.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-async fn handshaking(address: SocketAddr, authorization: String, tls: TlsConnector, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
+pub async fn handshaking(address: SocketAddr, authorization: String, tls: TlsConnector, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
     while !stop.load(Ordering::SeqCst) {
         let stream = TcpStream::connect(address).await.unwrap();
         let mut stream = tls.connect(ServerName::try_from("gate.test").unwrap(), stream).await.unwrap();
@@ -110,7 +114,7 @@ async fn handshaking(address: SocketAddr, authorization: String, tls: TlsConnect
     }
 }
 
-async fn streaming(address: SocketAddr, authorization: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
+pub async fn streaming(address: SocketAddr, authorization: String, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
     let http2 = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
     while !stop.load(Ordering::SeqCst) {
         let request = http2.get(format!("http://{address}/billing")).header("authorization", &authorization);
@@ -119,7 +123,7 @@ async fn streaming(address: SocketAddr, authorization: String, stop: Arc<AtomicB
     }
 }
 
-async fn metric(world: &World, gateway: &Process, series: &str) -> Option<f64> {
+pub async fn metric(world: &World, gateway: &Process, series: &str) -> Option<f64> {
     let text = world.http.get(format!("http://{}/metrics", gateway.management)).send().await.ok()?.text().await.ok()?;
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?.parse().ok()
 }

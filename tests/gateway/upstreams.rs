@@ -7,7 +7,7 @@ mod trust;
 use std::collections::BTreeSet;
 
 use crate::support::{MANY_FAILURES, ROUTES, World};
-use server::{Manner, Server};
+pub use server::{Manner, Server};
 
 /// A world whose upstream `core` has these servers, and these lines.
 pub async fn world(servers: &[&Server], lines: &str) -> World {

@@ -39,7 +39,12 @@ impl Server {
     }
 
     pub async fn start_with(manner: Manner, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), manner, tls).await
+    }
+
+    /// At an address where another one was stopped.
+    pub async fn start_at(address: SocketAddr, manner: Manner, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let server = Self {
             address: listener.local_addr().unwrap(),
