@@ -1,8 +1,9 @@
 //! A gateway that cannot do its work does not start, and says what to do.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 async fn serve(dir: &Path, settings: &str, routes: &str) -> Output {
@@ -101,5 +102,26 @@ async fn check_tells_people_and_programs_where_everything_stands() {
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let found = answer["findings"].as_array().unwrap().iter().find(|finding| finding["level"] == level).unwrap();
         assert_eq!((output.status.code(), found["line"].as_u64()), (Some(code), Some(line)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_on_files_that_is_too_low_is_raised_or_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = "[limits]\nconnections = 100\nrequests = 100\n";
+    std::fs::write(dir.path().join("gateway.toml"), format!("{}{limits}", settings(dir.path(), PLAIN, "a.db"))).unwrap();
+    std::fs::write(dir.path().join("routes.toml"), ROUTES).unwrap();
+    for (limit, told) in [("ulimit -Sn 100", false), ("ulimit -n 300", true)] {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{limit} && exec \"$0\" serve --config \"$1\""));
+        command.arg(env!("CARGO_BIN_EXE_sigmagate")).arg(dir.path().join("gateway.toml"));
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        while !said.contains("listening for operators") {
+            said.push_str(&lines.next_line().await.unwrap().expect("it starts"));
+        }
+        assert_eq!(said.contains("fewer files may be open"), told, "{limit}: {said}");
+        child.kill().await.unwrap();
     }
 }
