@@ -98,10 +98,26 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
 }
 
-/// What is in use once it no longer falls or rises.
+/// What is in use once what was ended is gone.
 async fn settled(gateway: &Running) -> f64 {
     tokio::time::sleep(Duration::from_secs(1)).await;
     gateway.resident_kib()
+}
+
+/// A gateway that has nothing left over from what was measured before.
+async fn warm(dir: &Path, upstream: SocketAddr, plain: SocketAddr, secure: SocketAddr) -> (Running, f64) {
+    let gateway = gateway(dir, upstream, plain, secure);
+    let mut first = TcpStream::connect(plain).await.expect("the gateway listens");
+    for _ in 0..1000 {
+        ask(&mut first).await;
+    }
+    let before = settled(&gateway).await;
+    (gateway, before)
+}
+
+fn print(what: &str, count: usize, before: f64, with: f64) {
+    let each = (with - before) / count as f64;
+    println!("{count} {what}: {before:.0} to {with:.0} KiB, {each:.2} KiB each, {:.1} MiB for 1,000", each * 1000.0 / 1024.0);
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -117,33 +133,25 @@ async fn main() {
     let upstream_address = listener.local_addr().expect("it is bound");
     tokio::spawn(upstream(listener));
     let (plain, secure) = (free_port(), free_port());
-    let gateway = gateway(dir.path(), upstream_address, plain, secure);
 
-    let mut first = TcpStream::connect(plain).await.expect("the gateway listens");
-    for _ in 0..1000 {
-        ask(&mut first).await;
-    }
-    let before = settled(&gateway).await;
-    println!("idle: {before:.0} KiB");
+    let (gateway, before) = warm(dir.path(), upstream_address, plain, secure).await;
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(plain).await.expect("the gateway listens");
         ask(&mut stream).await;
         held.push(stream);
     }
-    let with = settled(&gateway).await;
-    let each = (with - before) / CONNECTIONS as f64;
-    println!("{CONNECTIONS} idle connections of HTTP/1.1: {with:.0} KiB, {each:.2} KiB each, {:.1} MiB for 1,000", each * 1000.0 / 1024.0);
+    print("idle connections of HTTP/1.1", CONNECTIONS, before, settled(&gateway).await);
     for stream in &mut held {
         ask(stream).await;
     }
     println!("each of them has answered once more");
-    drop(held);
+    drop((held, gateway));
 
     let mut roots = RootCertStore::empty();
     roots.add(pair.cert.der().clone()).expect("a certificate");
     let client = Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
-    let before = settled(&gateway).await;
+    let (gateway, before) = warm(dir.path(), upstream_address, plain, secure).await;
     let mut held = Vec::new();
     for _ in 0..SECURE {
         let stream = TcpStream::connect(secure).await.expect("the gateway listens");
@@ -152,17 +160,12 @@ async fn main() {
         ask(&mut stream).await;
         held.push(stream);
     }
-    let with = settled(&gateway).await;
-    println!(
-        "{SECURE} idle connections with TLS: {:.2} KiB each, as far as they did not fit in what was free",
-        (with - before) / SECURE as f64
-    );
-    drop(held);
+    print("idle connections of HTTP/1.1 with TLS", SECURE, before, settled(&gateway).await);
+    drop((held, gateway));
 
-    let before = settled(&gateway).await;
+    let (gateway, before) = warm(dir.path(), upstream_address, plain, secure).await;
     let mut streams = Vec::new();
-    let mut opened = 0;
-    while opened < STREAMS {
+    while streams.len() < STREAMS {
         let stream = TcpStream::connect(plain).await.expect("the gateway listens");
         let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
         tokio::spawn(connection);
@@ -170,12 +173,7 @@ async fn main() {
             let mut client = client.clone().ready().await.expect("room for a stream");
             let request = http::Request::get("http://gate.test/hold").body(()).expect("a request");
             streams.push(client.send_request(request, true).expect("a stream"));
-            opened += 1;
         }
     }
-    let with = settled(&gateway).await;
-    println!(
-        "{STREAMS} streams of HTTP/2 that wait for an upstream, a connection to it for each: {:.2} KiB each, as far as they did not fit in what was free",
-        (with - before) / STREAMS as f64
-    );
+    print("streams of HTTP/2 that wait for an upstream, a connection to it for each", STREAMS, before, settled(&gateway).await);
 }
