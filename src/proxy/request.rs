@@ -82,6 +82,9 @@ fn check_http2(request: &RequestHeader, limits: &Limits) -> Result<(), Denial> {
     if request.headers.contains_key(TRANSFER_ENCODING) || !headers::te_is_allowed(&request.headers) {
         return Err(message("HTTP/2 has no transfer codings"));
     }
+    if !matches!(request.uri.scheme_str(), Some("http" | "https")) {
+        return Err(message("`:scheme` is neither http nor https"));
+    }
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = request.headers.get(HOST).map(http::HeaderValue::as_bytes);
     match (authority, host) {

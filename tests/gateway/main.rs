@@ -8,6 +8,7 @@ mod canary;
 mod changes;
 mod grace;
 mod headers;
+mod http2;
 mod issuers;
 mod limits;
 mod logs;
