@@ -171,6 +171,19 @@ async fn a_body_that_belies_its_length_is_never_a_whole_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_trailer_field_never_becomes_a_field_of_the_header() {
+    let world = World::new().await;
+    let mut bytes = frame(HEADERS, END_HEADERS, 1, &block(&changed(":method", "POST")));
+    bytes.extend(frame(DATA, 0, 1, b"hello"));
+    let trailers = [("authorization", "Basic eDp5"), ("x-sigmamd-practice-id", "other"), ("x-forwarded-for", "10.0.0.1")];
+    bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&trailers)));
+    assert_eq!(sent(world.address(), &bytes).await, Outcome::Answered(0x88));
+    let seen = world.upstream.take().pop().unwrap();
+    assert!(seen.all("authorization").is_empty() && seen.all("x-sigmamd-practice-id").is_empty(), "{seen:?}");
+    assert_eq!(seen.one("x-forwarded-for"), "127.0.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_over_the_hundredth_is_refused() {
     let world = World::new().await;
     let slow = [(":method", "POST"), (":scheme", "http"), (":path", "/docs"), (":authority", "gate.test")];

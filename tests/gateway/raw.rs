@@ -124,3 +124,52 @@ async fn no_client_holds_a_connection_for_ever() {
         let _ = stream.read_to_end(&mut answer).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trailer_field_never_becomes_a_field_of_the_header() {
+    let world = World::new().await;
+    let auth = world.authorization("all");
+    let trailers =
+        "Authorization: Basic eDp5\r\nX-SigmaMD-Practice-Id: other\r\nContent-Length: 99\r\nHost: b\r\nX-Forwarded-For: 10.0.0.1\r\n";
+    let answer = world
+        .raw(format!(
+            "POST /billing HTTP/1.1\r\nHost: a\r\nAuthorization: {auth}\r\nTransfer-Encoding: chunked\r\nTrailer: Authorization\r\n\r\n5\r\nhello\r\n0\r\n{trailers}\r\n"
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let seen = world.upstream.take().pop().unwrap();
+    assert_eq!(&seen.body[..], b"hello");
+    assert!(seen.all("authorization").is_empty() && seen.all("content-length").is_empty(), "{seen:?}");
+    assert_eq!((seen.one("x-sigmamd-practice-id"), seen.one("host"), seen.one("x-forwarded-for")), ("practice-1", "a", "127.0.0.1"));
+    // Nor do they open anything.
+    let answer = world
+        .raw(format!("POST /billing HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nAuthorization: {auth}\r\n\r\n"))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(world.upstream.untouched());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_are_nobody_elses_concern() {
+    use tokio::io::AsyncWriteExt;
+    let world = World::new().await;
+    let auth = world.authorization("all");
+    let mut slow = Vec::new();
+    for n in 0..150 {
+        let mut stream = tokio::net::TcpStream::connect(world.address()).await.unwrap();
+        let begun = match n % 3 {
+            0 => "GET /billing HTTP/1.1\r\nHo".to_owned(),
+            1 => format!("POST /billing HTTP/1.1\r\nHost: a\r\nAuthorization: {auth}\r\nContent-Length: 1000\r\n\r\nabc"),
+            _ => "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(),
+        };
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..100 {
+        assert_eq!(world.status("/billing", "all").await, 200);
+        for stream in slow.iter_mut().step_by(3) {
+            // Never the end of its header.
+            stream.write_all(b"s").await.unwrap();
+        }
+    }
+}
