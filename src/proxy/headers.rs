@@ -1,11 +1,10 @@
 //! What goes upstream: which fields of the caller are kept out, and which ones we add.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::IpAddr;
 
-use bytes::BytesMut;
-use http::header::{AUTHORIZATION, CONNECTION, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING};
+use http::header::{COOKIE, FORWARDED, TE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
@@ -20,7 +19,6 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// What the gateway says about a request to the upstream.
 pub struct Added<'a> {
@@ -42,154 +40,165 @@ pub struct Added<'a> {
     pub trailers: bool,
 }
 
+/// The fields of a request header, however they are kept.
+pub trait Fields {
+    /// The values of a field, in their order; `name` is in lower case.
+    fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]>;
+}
+
+impl Fields for HeaderMap {
+    fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.get_all(name).iter().map(HeaderValue::as_bytes)
+    }
+}
+
+/// What becomes of the fields of one request on its way to the upstream.
+pub struct Rules<'a> {
+    added: &'a Added<'a>,
+    /// What `Connection` lists and is removed with it.
+    nominated: Vec<String>,
+    /// All cookies in one field, where they came in several.
+    cookies: Option<Vec<u8>>,
+    /// Whether the request has a valid `traceparent` of its own.
+    traced: bool,
+    /// What HTTP/2 has of `TE` (RFC 9113 §8.2.2); to a caller of HTTP/1.1 no trailers are sent.
+    trailers: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// The rules for a request with these fields.
+    pub fn of(fields: &impl Fields, added: &'a Added<'a>) -> Self {
+        Self {
+            added,
+            nominated: fields.values("connection").flat_map(|value| value.split(|byte| *byte == b',')).filter_map(nominated).collect(),
+            // HTTP/2 may split cookies over fields, HTTP/1.1 must not (RFC 9113 §8.2.3).
+            cookies: fields.values("cookie").nth(1).and_then(|_| join(fields, "cookie", b"; ")),
+            traced: single(fields, "traceparent").is_some_and(is_traceparent),
+            trailers: added.trailers && added.http2 && single(fields, "te").is_some_and(|te| te == b"trailers"),
+        }
+    }
+
+    /// Whether a field of the caller goes on as it is; `name` is in lower case.
+    pub fn keeps(&self, name: &str) -> bool {
+        let out = match name {
+            "authorization" => !self.added.authorization,
+            "cookie" => self.cookies.is_some(),
+            "traceparent" | "tracestate" => !self.traced,
+            _ => is_kept_out(name),
+        };
+        !out && !self.nominated.iter().any(|nominated| nominated == name)
+    }
+
+    /// Puts what the gateway says of the request, beside the fields that are kept.
+    pub fn put<E>(&self, fields: &impl Fields, mut put: impl FnMut(&HeaderName, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        let added = self.added;
+        if let Some(cookies) = &self.cookies {
+            put(&COOKIE, cookies)?;
+        }
+        if let Some(identity) = added.identity {
+            put(&PRACTICE_ID, identity.practice_id.as_bytes())?;
+            if let Some(client_id) = &identity.client_id {
+                put(&CLIENT_ID, client_id.as_bytes())?;
+            }
+            if let Some(user) = &identity.user_id {
+                put(&USER_ID, user.as_bytes())?;
+            }
+            put(&SCOPES, identity.scopes.as_bytes())?;
+        }
+        put(&REQUEST_ID, added.request_id.as_bytes())?;
+        if self.trailers {
+            put(&TE, b"trailers")?;
+        }
+        self.put_forwarded(fields, &mut put)?;
+        if self.traced { Ok(()) } else { put(&TRACEPARENT, ids::traceparent().as_bytes()) }
+    }
+
+    /// Who the caller is and what it asked for, as the one before us sees it (RFC 7239, and its forerunners).
+    fn put_forwarded<E>(&self, fields: &impl Fields, put: &mut impl FnMut(&HeaderName, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        let added = self.added;
+        let mut scheme: &[u8] = if added.secure { b"https" } else { b"http" };
+        let mut host = fields.values("host").next();
+        let mut chain = None;
+        if added.trusted {
+            chain = join(fields, "x-forwarded-for", b", ").filter(|chain| !chain.is_empty());
+            let told = |name, fits: fn(&[u8]) -> bool| single(fields, name).filter(|value| fits(value));
+            scheme = told("x-forwarded-proto", |value| matches!(value, b"http" | b"https")).unwrap_or(scheme);
+            host = told("x-forwarded-host", super::wire::is_host).or(host);
+        }
+        let mut text = chain.unwrap_or_default();
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        // Writing into memory does not fail.
+        let _ = write!(text, "{}", added.peer);
+        put(&FORWARDED_FOR, &text)?;
+        put(&FORWARDED_PROTO, scheme)?;
+        text.clear();
+        let _ = match added.peer {
+            IpAddr::V4(peer) => write!(text, "for={peer}"),
+            IpAddr::V6(peer) => write!(text, "for=\"[{peer}]\""),
+        };
+        if let Some(host) = host {
+            put(&FORWARDED_HOST, host)?;
+            text.extend_from_slice(b";host=\"");
+            text.extend_from_slice(host);
+            text.extend_from_slice(b"\"");
+        }
+        text.extend_from_slice(b";proto=");
+        text.extend_from_slice(scheme);
+        put(&FORWARDED, &text)
+    }
+}
+
 /// Turns the caller's fields into those for the upstream.
 ///
 /// # Errors
 /// A value of ours cannot stand in a field; not possible from outside.
 pub fn rewrite(request: &mut RequestHeader, added: &Added<'_>) -> pingora::Result<()> {
-    // Kept aside before they are removed; of a trusted proxy alone.
-    let mut chain = None;
-    let mut scheme = HeaderValue::from_static(if added.secure { "https" } else { "http" });
-    let mut host = request.headers.get(HOST).cloned();
-    if added.trusted {
-        chain = join(&request.headers, &FORWARDED_FOR, ", ");
-        if let Some(told) = single(&request.headers, &FORWARDED_PROTO).filter(|v| matches!(v.as_bytes(), b"http" | b"https")) {
-            scheme = told.clone();
-        }
-        if let Some(told) = single(&request.headers, &FORWARDED_HOST).filter(|v| super::wire::is_host(v.as_bytes())) {
-            host = Some(told.clone());
-        }
-    }
-
-    // What HTTP/2 has of `TE` (RFC 9113 §8.2.2); to a caller of HTTP/1.1 no trailers are sent.
-    let trailers = added.trailers && added.http2 && single(&request.headers, &TE).is_some_and(|te| te == "trailers");
-    if request.headers.contains_key(CONNECTION) {
-        remove_nominated(request);
-    }
-    // Names are short and few are removed: the list allocates only when there is something in it.
-    let mut out: Vec<HeaderName> = Vec::new();
-    for name in request.headers.keys() {
-        if is_kept_out(name.as_str()) {
-            out.push(name.clone());
-        }
-    }
+    let rules = Rules::of(&request.headers, added);
+    let mut said = Vec::with_capacity(12);
+    rules.put(&request.headers, |name, value| {
+        let value = HeaderValue::from_bytes(value);
+        said.push((name.clone(), value.map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "a field of ours", e))?));
+        Ok::<_, Box<pingora::Error>>(())
+    })?;
+    let out: Vec<HeaderName> = request.headers.keys().filter(|name| !rules.keeps(name.as_str())).cloned().collect();
     for name in out {
         request.remove_header(&name);
     }
-    if !added.authorization {
-        request.remove_header(&AUTHORIZATION);
-    }
-    request.remove_header(&TRANSFER_ENCODING);
-    if request.version == http::Version::HTTP_2 || request.headers.get_all(COOKIE).iter().nth(1).is_some() {
-        join_cookies(request)?;
-    }
-
-    if let Some(identity) = added.identity {
-        request.insert_header(PRACTICE_ID, identity.practice_id.clone())?;
-        if let Some(client_id) = &identity.client_id {
-            request.insert_header(CLIENT_ID, client_id.clone())?;
-        }
-        if let Some(user) = &identity.user_id {
-            request.insert_header(USER_ID, user.clone())?;
-        }
-        request.insert_header(SCOPES, identity.scopes.clone())?;
-    }
-    request.insert_header(REQUEST_ID, added.request_id.clone())?;
-    if trailers {
-        request.insert_header(TE, HeaderValue::from_static("trailers"))?;
-    }
-    insert_forwarded(request, added, chain, scheme, host)?;
-    if !single(&request.headers, &TRACEPARENT).is_some_and(|value| is_traceparent(value.as_bytes())) {
-        request.remove_header(&TRACESTATE);
-        request.insert_header(TRACEPARENT, ids::traceparent())?;
+    for (name, value) in said {
+        request.insert_header(name, value)?;
     }
     Ok(())
-}
-
-fn insert_forwarded(
-    request: &mut RequestHeader,
-    added: &Added<'_>,
-    chain: Option<HeaderValue>,
-    scheme: HeaderValue,
-    host: Option<HeaderValue>,
-) -> pingora::Result<()> {
-    let mut forwarded_for = BytesMut::with_capacity(64);
-    if let Some(chain) = chain.filter(|chain| !chain.is_empty()) {
-        forwarded_for.extend_from_slice(chain.as_bytes());
-        forwarded_for.extend_from_slice(b", ");
-    }
-    // Writing into memory does not fail.
-    let _ = write!(forwarded_for, "{}", added.peer);
-
-    let mut forwarded = BytesMut::with_capacity(96);
-    let _ = match added.peer {
-        IpAddr::V4(peer) => write!(forwarded, "for={peer}"),
-        IpAddr::V6(peer) => write!(forwarded, "for=\"[{peer}]\""),
-    };
-    if let Some(host) = &host {
-        forwarded.extend_from_slice(b";host=\"");
-        forwarded.extend_from_slice(host.as_bytes());
-        forwarded.extend_from_slice(b"\"");
-    }
-    forwarded.extend_from_slice(b";proto=");
-    forwarded.extend_from_slice(scheme.as_bytes());
-
-    request.insert_header(FORWARDED_FOR, value(forwarded_for)?)?;
-    request.insert_header(FORWARDED_PROTO, scheme)?;
-    if let Some(host) = host {
-        request.insert_header(FORWARDED_HOST, host)?;
-    }
-    request.insert_header(FORWARDED, value(forwarded)?)
-}
-
-fn value(bytes: BytesMut) -> pingora::Result<HeaderValue> {
-    HeaderValue::from_maybe_shared(bytes.freeze())
-        .map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "a field of ours", e))
 }
 
 /// The only value of a field; none if there are more.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
-    let mut values = headers.get_all(name).iter();
+fn single<'a>(fields: &'a impl Fields, name: &'static str) -> Option<&'a [u8]> {
+    let mut values = fields.values(name);
     values.next().filter(|_| values.next().is_none())
 }
 
-fn join(headers: &HeaderMap, name: &HeaderName, separator: &str) -> Option<HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    let Some(second) = values.next() else { return Some(first.clone()) };
-    let mut joined = BytesMut::from(first.as_bytes());
-    for value in std::iter::once(second).chain(values) {
-        joined.extend_from_slice(separator.as_bytes());
-        joined.extend_from_slice(value.as_bytes());
+fn join(fields: &impl Fields, name: &'static str, separator: &[u8]) -> Option<Vec<u8>> {
+    let mut values = fields.values(name);
+    let mut joined = values.next()?.to_vec();
+    for value in values {
+        joined.extend_from_slice(separator);
+        joined.extend_from_slice(value);
     }
-    HeaderValue::from_maybe_shared(joined.freeze()).ok()
+    Some(joined)
 }
 
-/// HTTP/2 may split cookies over fields, HTTP/1.1 must not (RFC 9113 §8.2.3).
-fn join_cookies(request: &mut RequestHeader) -> pingora::Result<()> {
-    if request.headers.get_all(COOKIE).iter().nth(1).is_some()
-        && let Some(cookies) = join(&request.headers, &COOKIE, "; ")
-    {
-        request.insert_header(COOKIE, cookies)?;
-    }
-    Ok(())
-}
-
-/// Removes the fields that `Connection` lists (RFC 9110 §7.6.1), but none that the message cannot do without: naming
-/// such a field is an attack on whoever trusts it.
-fn remove_nominated(request: &mut RequestHeader) {
-    let values: Vec<HeaderValue> = request.headers.get_all(CONNECTION).iter().cloned().collect();
-    for token in values.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
-        let Ok(name) = HeaderName::from_bytes(token.trim_ascii()) else { continue };
-        let end_to_end = matches!(
-            name.as_str(),
-            "host" | "authorization" | "cookie" | "expect" | "range" | "accept" | "date" | "cache-control" | "origin" | "traceparent"
-        ) || name.as_str().starts_with("content-")
-            || name.as_str().starts_with("if-");
-        if !end_to_end {
-            request.remove_header(&name);
-        }
-    }
+/// The field that a member of `Connection` names (RFC 9110 §7.6.1), unless the message cannot do without it: naming such a
+/// field is an attack on whoever trusts it.
+fn nominated(member: &[u8]) -> Option<String> {
+    let name = member.trim_ascii();
+    let name = std::str::from_utf8(name).ok().filter(|_| super::wire::is_token(name))?.to_ascii_lowercase();
+    let end_to_end = matches!(
+        &*name,
+        "host" | "authorization" | "cookie" | "expect" | "range" | "accept" | "date" | "cache-control" | "origin" | "traceparent"
+    ) || name.starts_with("content-")
+        || name.starts_with("if-");
+    (!end_to_end).then_some(name)
 }
 
 /// Leaves out of the trailers of an answer what would frame a message, route it or say who somebody is (RFC 9110 §6.5.1).
@@ -309,10 +318,10 @@ pub fn is_traceparent(value: &[u8]) -> bool {
 /// The address that the right-most untrusted member of `X-Forwarded-For` names; `peer` where there is none.
 ///
 /// `trusted` says whether an address is a proxy of ours; `peer` must be one, else the field means nothing.
-pub fn forwarded_client(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+pub fn forwarded_client(fields: &impl Fields, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
-    let Some(chain) = join(headers, &FORWARDED_FOR, ",") else { return client };
-    for member in chain.as_bytes().rsplit(|byte| *byte == b',') {
+    let Some(chain) = join(fields, "x-forwarded-for", b",") else { return client };
+    for member in chain.rsplit(|byte| *byte == b',') {
         let Some(address) = std::str::from_utf8(member.trim_ascii()).ok().and_then(|text| text.parse::<IpAddr>().ok()) else { break };
         client = address.to_canonical();
         if !trusted(client) {
