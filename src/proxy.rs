@@ -9,6 +9,7 @@ mod again;
 pub mod chunks;
 mod connection;
 mod context;
+mod decide;
 mod filter;
 mod guard;
 mod headers;

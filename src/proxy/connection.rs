@@ -117,7 +117,7 @@ impl Connection {
             if !scope.noted.load(Ordering::Relaxed) {
                 // pingora refused by itself what our own reading took; the client got its bare 400.
                 let denial = Denial::Malformed(MalformedRequest::Message("the request cannot be read"));
-                self.record("HTTP/1.1", "", "", &ids::request_id(None), &denial);
+                self.record("HTTP/1.1", "", "", &ids::new_request_id(), &denial);
             }
             let reused = match end {
                 End::Done(Some(reused)) => reused.consume().0.into_any().downcast::<Guard>().ok(),
@@ -150,7 +150,7 @@ impl Connection {
 
     /// Answers and records a header that pingora never gets to see, and closes the connection.
     async fn refuse(&self, guard: Guard, denial: &Denial, slot: &Slot) {
-        let request_id = ids::request_id(None);
+        let request_id = ids::new_request_id();
         let (method, path) = wire::for_record(guard.ahead());
         self.record("HTTP/1.1", method, path, &request_id, denial);
         let head_only = method == "HEAD";
@@ -303,7 +303,7 @@ impl HttpServerApp for Connection {
         if session.req_header().method == Method::CONNECT {
             // pingora would answer this one by itself, without an id and without a record.
             let denial = Denial::MethodNotAllowed(crate::route::MethodSet::ALL.to_string().into());
-            let request_id: HeaderValue = ids::request_id(Some(&session.req_header().headers));
+            let request_id: HeaderValue = ids::request_id(&session.req_header().headers);
             if let Ok(reply) = Reply::new(&denial, &request_id, None) {
                 let _ = reply.send(&mut session, false).await;
                 let _ = session.finish().await;

@@ -9,17 +9,18 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use super::Shared;
 use super::again::Attempts;
+use super::headers::Added;
 use super::live::{Cut, SCOPE, Scope};
 use super::respond::Reply;
 use crate::access::Denial;
-use crate::cache::Party;
+use crate::cache::{Identity, Party};
 use crate::clock::{self, BootTime, Timestamp};
 use crate::gate::{Permit, Whose};
 use crate::id::UserId;
 use crate::limit::Quota;
 use crate::record::{PERMIT, PERMIT_IN_GRACE, Record};
 use crate::route::Route;
-use crate::upstream::Failure;
+use crate::upstream::{Failure, Protocol};
 
 /// One request.
 pub struct Context {
@@ -94,6 +95,20 @@ impl Context {
         std::mem::replace(self, rest)
     }
 
+    /// What the gateway says of the request to the upstream.
+    pub(super) fn added<'a>(&'a self, permit: &'a Permit, identity: Option<&'a Identity>) -> Added<'a> {
+        Added {
+            identity,
+            request_id: &self.request_id,
+            authorization: permit.route().forward_authorization,
+            peer: self.peer(),
+            trusted: self.trusted,
+            secure: self.secure(),
+            http2: self.version == Version::HTTP_2,
+            trailers: permit.route().upstream.settings.protocol == Protocol::Http2,
+        }
+    }
+
     /// Takes note of what a request asks for; both are shared with the header, not copied.
     pub(super) fn note(&mut self, method: &Method, uri: &Uri, version: Version) {
         self.method = method.clone();
@@ -111,10 +126,6 @@ impl Context {
 
     pub(super) fn secure(&self) -> bool {
         self.scope.as_ref().is_some_and(|scope| scope.secure)
-    }
-
-    pub(super) fn http2(&self) -> bool {
-        self.version == Version::HTTP_2
     }
 
     fn path(&self) -> &str {

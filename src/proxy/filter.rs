@@ -12,19 +12,16 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 
 use super::context::Context;
-use super::headers::{self, Added};
+use super::decide::{note_failure, refused};
+use super::headers;
 use super::peer::peer;
 use super::respond::{self, Reply};
-use super::wire::{self, Limits};
-use super::{REQUEST_ID, Shared, ids, own, request, upgrade};
-use crate::access::{Denial, MalformedRequest};
-use crate::bearer::Wanted;
-use crate::gate;
-use crate::oauth::{Endpoint, OAuth};
-use crate::upstream::Protocol;
+use super::wire::Limits;
+use super::{REQUEST_ID, Shared, own, request, upgrade};
+use crate::access::Denial;
 
 /// The gateway as pingora sees it.
 pub struct Filter {
@@ -33,127 +30,13 @@ pub struct Filter {
     pub(super) tunnels: TransportConnector,
 }
 
-#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed everywhere")]
-/// An error that stands for `Context::denial`.
-fn refused() -> Box<Error> {
-    Error::explain(ErrorType::Custom("refused"), "the gateway refused the request")
-}
-
-#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed everywhere")]
-/// The error that stands for this denial.
-pub fn denied(denial: Denial, context: &mut Context) -> Box<Error> {
-    context.denial = Some(denial);
-    refused()
-}
-
-/// What went wrong, without pingora's own words on it: those quote the bytes of an answer that it could not parse.
-fn cause(error: &Error) -> String {
-    let kind = error.root_etype().as_str();
-    match error.root_cause().downcast_ref::<std::io::Error>() {
-        Some(io) => format!("{kind}: {io}"),
-        None => kind.to_owned(),
-    }
-}
-
 impl Filter {
-    /// What of the gateway's own the request is for, if it is.
-    fn own_endpoint(&self, header: &RequestHeader) -> Option<(&OAuth, Endpoint)> {
-        let own = self.shared.own.as_ref()?;
-        let target = header.raw_path();
-        let host = header.headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
-        // A target that cannot be read is for nobody: `decide` says why.
-        let target = if header.version == http::Version::HTTP_2 { target } else { wire::origin_form(target, host).ok()? };
-        Some((own, Endpoint::of(target)?))
-    }
-
-    /// Notes who asks for what.
-    fn note(&self, header: &RequestHeader, context: &mut Context) {
-        context.note(&header.method, &header.uri, header.version);
-        context.request_id = ids::request_id(Some(&header.headers));
-        (context.client_address, context.trusted) = request::client(header, context.peer(), &self.shared.settings);
-    }
-
-    /// Decides; the permit, or the refusal, is then in `context`. Not if a key is to be fetched first, which `at_last` is too
-    /// late for.
-    fn decide(&self, header: &RequestHeader, at_last: bool, context: &mut Context) -> Option<Wanted> {
-        let facts = match request::read(header, &Limits::from(&self.shared.settings)) {
-            Ok(facts) => facts,
-            Err(denial) => {
-                context.denial = Some(denial);
-                return None;
-            }
-        };
-        let request = gate::Request {
-            method: header.method.as_str().as_bytes(),
-            target: facts.target,
-            authorization: facts.authorization,
-            peer: context.client_address,
-        };
-        let decision = if at_last {
-            self.shared.gate.decide(&request)
-        } else {
-            match self.shared.gate.try_decide(&request) {
-                Ok(decision) => decision,
-                Err(wanted) => return Some(wanted),
-            }
-        };
-        context.route = decision.route;
-        context.whose = decision.whose;
-        context.quota = decision.quota;
-        if let Some(target) = decision.target.filter(|target| facts.rewritten || target.rewritten()) {
-            context.target = Some(target.as_str().into());
-        }
-        match decision.outcome {
-            Ok(permit) if facts.content_length.is_some_and(|length| length > permit.route().body_limit_bytes) => {
-                context.denial = Some(Denial::BodyTooLarge);
-            }
-            Ok(permit) => {
-                let permit = Arc::new(permit);
-                if let Some(scope) = &context.scope {
-                    // Set once: a request is decided once.
-                    let _ = scope.permit.set(Arc::clone(&permit));
-                }
-                context.permit = Some(permit);
-            }
-            Err(denial) => context.denial = Some(denial),
-        }
-        None
-    }
-
-    /// Whether the permit still holds: nothing goes on in either direction for a credential that no longer counts.
-    pub(super) fn ask_again(&self, context: &mut Context) -> Result<()> {
-        let permit = context.permit.as_ref().ok_or_else(refused)?;
-        self.shared.gate.recheck(permit).map_err(|denial| {
-            context.denial = Some(denial);
-            refused()
-        })
-    }
-
-    /// The server for the next try.
-    pub(super) fn pick(&self, context: &mut Context) -> Result<HttpPeer> {
-        // Without a permit there is no route to take the upstream from: nothing is forwarded.
-        let permit = context.permit.as_ref().ok_or_else(refused)?;
-        match context.attempts.pick(permit, context.client_address) {
-            Ok(server) => Ok(peer(&permit.route().upstream, &server, self.shared.settings.upstream_idle_timeout)),
-            Err(denial) => Err(denied(denial, context)),
-        }
-    }
-
     /// Makes the caller's header the one for the upstream, if the permit still holds.
     pub(super) fn rewrite(&self, request: &mut RequestHeader, context: &mut Context) -> Result<()> {
-        self.ask_again(context)?;
+        self.shared.ask_again(context)?;
         let permit = context.permit.as_ref().ok_or_else(refused)?;
         let identity = permit.identity();
-        let added = Added {
-            identity: identity.as_ref(),
-            request_id: &context.request_id,
-            authorization: permit.route().forward_authorization,
-            peer: context.peer(),
-            trusted: context.trusted,
-            secure: context.secure(),
-            http2: context.http2(),
-            trailers: permit.route().upstream.settings.protocol == Protocol::Http2,
-        };
+        let added = context.added(permit, identity.as_ref());
         if let Some(authority) = request.uri.authority()
             && !request.headers.contains_key(HOST)
         {
@@ -193,25 +76,6 @@ impl Filter {
     }
 }
 
-/// Which refusal an error of pingora's stands for; `None`: the client has left, there is nobody to tell.
-fn denial_of(error: &Error) -> Option<Denial> {
-    let malformed = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    if let Some(wrong) = malformed.and_then(|cause| cause.downcast_ref::<super::chunks::MalformedChunk>()) {
-        return Some(Denial::Malformed(MalformedRequest::Message(wrong.0)));
-    }
-    match (error.esource(), error.etype()) {
-        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Some(Denial::UpstreamTimeout),
-        (ErrorSource::Upstream, _) => Some(Denial::UpstreamUnreachable),
-        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Some(Denial::RequestTimeout),
-        (
-            ErrorSource::Downstream,
-            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed | ErrorType::H2Error,
-        ) => None,
-        (ErrorSource::Downstream, _) => Some(Denial::Malformed(MalformedRequest::Message("the request cannot be read"))),
-        _ => Some(Denial::Internal),
-    }
-}
-
 #[async_trait]
 impl ProxyHttp for Filter {
     type CTX = Context;
@@ -236,26 +100,28 @@ impl ProxyHttp for Filter {
         if self.shared.stopping() {
             downstream.set_keepalive(None);
         }
-        if self.shared.active.requests() > settings.max_requests {
-            self.note(downstream.req_header(), context);
-            context.denial = Some(Denial::Overloaded);
-            Self::refuse(session, context).await?;
-            return Ok(true);
-        }
-        if let Some((own, endpoint)) = self.own_endpoint(downstream.req_header()) {
-            own::answer(&self.shared, own, endpoint, session, context).await?;
-            return Ok(true);
-        }
-        self.note(downstream.req_header(), context);
-        if let Some(wanted) = self.decide(downstream.req_header(), false, context) {
-            wanted.fetch().await;
-            self.decide(downstream.req_header(), true, context);
-        }
-        if let Some(upstream) = context.upstream()
-            && let Err(denial) = context.attempts.enter(&upstream)
-        {
-            context.permit = None;
-            context.denial = Some(denial);
+        // What was found to need pingora after it was decided is not decided again.
+        if context.permit.is_none() {
+            let header = downstream.req_header();
+            context.note(&header.method, &header.uri, header.version);
+            if self.shared.active.requests() > settings.max_requests {
+                self.shared.note(&header.headers, context);
+                context.denial = Some(Denial::Overloaded);
+                Self::refuse(session, context).await?;
+                return Ok(true);
+            }
+            if let Some((own, endpoint)) = self.shared.own_endpoint_of(header) {
+                own::answer(&self.shared, own, endpoint, session, context).await?;
+                return Ok(true);
+            }
+            self.shared.note(&header.headers, context);
+            let limits = Limits::from(settings);
+            let method = header.method.as_str().as_bytes();
+            if let Some(wanted) = self.shared.decide(method, request::read(header, &limits), false, context) {
+                wanted.fetch().await;
+                self.shared.decide(method, request::read(header, &limits), true, context);
+            }
+            Shared::enter(context);
         }
         if context.permit.is_none() {
             Self::refuse(session, context).await?;
@@ -272,7 +138,9 @@ impl ProxyHttp for Filter {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        self.pick(context).map(Box::new)
+        let server = Shared::pick(context)?;
+        let permit = context.permit.as_ref().ok_or_else(refused)?;
+        Ok(Box::new(peer(&permit.route().upstream, &server, self.shared.settings.upstream_idle_timeout)))
     }
 
     fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
@@ -327,7 +195,7 @@ impl ProxyHttp for Filter {
             scope.content_done.fetch_or(end, Ordering::Relaxed);
         }
         let Some(body) = body else { return Ok(()) };
-        self.ask_again(context)?;
+        self.shared.ask_again(context)?;
         context.request_bytes += body.len() as u64;
         if context.permit.as_ref().is_none_or(|permit| context.request_bytes > permit.route().body_limit_bytes) {
             context.denial = Some(Denial::BodyTooLarge);
@@ -348,7 +216,7 @@ impl ProxyHttp for Filter {
         if response.status.is_informational() {
             return Ok(());
         }
-        self.ask_again(context)?;
+        self.shared.ask_again(context)?;
         response.insert_header(REQUEST_ID, context.request_id.clone())?;
         if let Some(quota) = &context.quota {
             respond::insert_quota(response, quota)?;
@@ -369,7 +237,7 @@ impl ProxyHttp for Filter {
         trailers: &mut HeaderMap,
         context: &mut Context,
     ) -> Result<Option<Bytes>> {
-        self.ask_again(context)?;
+        self.shared.ask_again(context)?;
         headers::keep_plain_trailers(trailers);
         Ok(None)
     }
@@ -382,7 +250,7 @@ impl ProxyHttp for Filter {
         context: &mut Context,
     ) -> Result<Option<std::time::Duration>> {
         if body.is_some() {
-            self.ask_again(context)?;
+            self.shared.ask_again(context)?;
         }
         context.response_bytes += body.as_ref().map_or(0, |body| body.len() as u64);
         Ok(None)
@@ -390,14 +258,7 @@ impl ProxyHttp for Filter {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
         let answered = session.downstream_session.response_written().is_some_and(|header| !header.status.is_informational());
-        if context.denial.is_none() {
-            context.denial = denial_of(error);
-        }
-        if error.esource() == &ErrorSource::Upstream {
-            let upstream = context.route.as_ref().map_or("", |route| &*route.upstream.name);
-            let request_id = context.request_id.to_str().unwrap_or_default();
-            tracing::warn!(request_id, upstream, error = %cause(error), "the upstream failed");
-        }
+        note_failure(error, context);
         if !answered {
             context.status = 0;
             if context.denial.is_some() {

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 
 use bytes::BytesMut;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
-use super::REQUEST_ID;
+use super::headers::Fields;
 use crate::clock;
 
 thread_local! {
@@ -42,18 +42,22 @@ fn random() -> [u8; 16] {
     bytes
 }
 
-/// The id of a request: the caller's if it is 1 to 64 letters, digits and `-`, else a new UUID of version 7.
-pub fn request_id(headers: Option<&HeaderMap>) -> HeaderValue {
-    if let Some(headers) = headers {
-        let mut values = headers.get_all(REQUEST_ID).iter();
-        if let Some(value) = values.next()
-            && values.next().is_none()
-            && (1..=64).contains(&value.len())
-            && value.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
-        {
-            return value.clone();
-        }
+/// The id of a request: the caller's if it is 1 to 64 letters, digits and `-`, else a new one.
+pub fn request_id(fields: &impl Fields) -> HeaderValue {
+    let mut values = fields.values("x-request-id");
+    if let Some(value) = values.next()
+        && values.next().is_none()
+        && (1..=64).contains(&value.len())
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+        && let Ok(value) = HeaderValue::from_bytes(value)
+    {
+        return value;
     }
+    new_request_id()
+}
+
+/// A new UUID of version 7.
+pub fn new_request_id() -> HeaderValue {
     let millis = u64::try_from(clock::now().0).unwrap_or_default();
     let random: [u8; 10] = std::array::from_fn({
         let bytes = random();
@@ -81,15 +85,15 @@ mod tests {
     #[test]
     fn a_harmless_id_is_kept_and_others_are_replaced() {
         let id = |text: &'static str| {
-            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static(text))]);
-            request_id(Some(&headers)).to_str().unwrap().to_owned()
+            let headers = http::HeaderMap::from_iter([(super::super::REQUEST_ID, HeaderValue::from_static(text))]);
+            request_id(&headers).to_str().unwrap().to_owned()
         };
         assert_eq!(id("abc-DEF-123"), "abc-DEF-123");
         for wrong in ["", "a b", "a_b", "a\tb", "<script>", "12345678901234567890123456789012345678901234567890123456789012345"] {
             let new = id(wrong);
             assert_eq!(Uuid::parse_str(&new).unwrap().get_version_num(), 7, "{wrong}");
         }
-        assert_ne!(request_id(None), request_id(None));
+        assert_ne!(new_request_id(), new_request_id());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use super::context::Context;
 use super::respond::{self, Reply};
 use super::wire::Limits;
-use super::{REQUEST_ID, Shared, ids, request};
+use super::{REQUEST_ID, Shared, request};
 use crate::access::Denial;
 use crate::oauth::{Content, Endpoint, FORM_LIMIT, OAuth, Request};
 use crate::record::ANSWERED;
@@ -45,9 +45,7 @@ async fn asked(
     context: &mut Context,
 ) -> pingora::Result<Result<Request, Denial>> {
     let header = session.downstream_session.req_header();
-    context.note(&header.method, &header.uri, header.version);
-    context.request_id = ids::request_id(Some(&header.headers));
-    (context.client_address, context.trusted) = request::client(header, context.peer(), &shared.settings);
+    shared.note(&header.headers, context);
     let facts = match request::read(header, &Limits::from(&shared.settings)) {
         Ok(facts) => facts,
         Err(denial) => return Ok(Err(denial)),

@@ -9,8 +9,9 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODIN
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
+use super::Settings;
+use super::headers::{self, Fields};
 use super::wire::{self, Limits};
-use super::{Settings, headers};
 use crate::access::{Denial, MalformedRequest};
 
 const fn message(why: &'static str) -> Denial {
@@ -104,10 +105,10 @@ fn check_http2(request: &RequestHeader, limits: &Limits) -> Result<(), Denial> {
 }
 
 /// The caller's address: the connection's, or what a trusted proxy says. With it, whether the connection's is trusted.
-pub fn client(request: &RequestHeader, peer: IpAddr, settings: &Settings) -> (IpAddr, bool) {
+pub fn client(fields: &impl Fields, peer: IpAddr, settings: &Settings) -> (IpAddr, bool) {
     let trusted = |address: IpAddr| settings.trusted_proxies.iter().any(|net| net.contains(&address));
     if settings.trusted_proxies.is_empty() || !trusted(peer) {
         return (peer, false);
     }
-    (headers::forwarded_client(&request.headers, peer, trusted), true)
+    (headers::forwarded_client(fields, peer, trusted), true)
 }

@@ -16,10 +16,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::context::Context;
-use super::filter::{Filter, denied};
+use super::decide::denied;
+use super::filter::Filter;
 use super::guard::Guard;
+use super::peer::peer;
 use super::tunnel::Tunnel;
-use super::{REQUEST_ID, respond};
+use super::{REQUEST_ID, Shared, respond};
 use crate::access::{Denial, MalformedRequest};
 use crate::upstream::Failure;
 
@@ -106,7 +108,8 @@ pub async fn begin(filter: &Filter, session: &mut Session, context: &mut Context
 async fn connect(filter: &Filter, header: &RequestHeader, context: &mut Context) -> pingora::Result<(Stream, HttpPeer)> {
     let upstream = context.upstream().ok_or_else(|| denied(Denial::Internal, context))?;
     loop {
-        let peer = filter.pick(context)?;
+        let server = Shared::pick(context)?;
+        let peer = peer(&upstream, &server, filter.shared.settings.upstream_idle_timeout);
         let mut stream = match filter.tunnels.new_stream(&peer).await {
             Ok(stream) => stream,
             Err(error) if context.attempts.not_connected(&upstream, &error) => continue,
@@ -218,7 +221,7 @@ async fn relay(filter: &Filter, stream: Stream, peer: &HttpPeer, session: &mut S
     if !empty && !header.headers.contains_key(CONTENT_LENGTH) {
         header.insert_header(TRANSFER_ENCODING, "chunked")?;
     }
-    filter.ask_again(context)?;
+    filter.shared.ask_again(context)?;
     header.insert_header(REQUEST_ID, context.request_id.clone())?;
     if let Some(quota) = &context.quota {
         respond::insert_quota(&mut header, quota)?;
@@ -230,7 +233,7 @@ async fn relay(filter: &Filter, stream: Stream, peer: &HttpPeer, session: &mut S
     loop {
         match answer.read_body_bytes().await {
             Ok(Some(piece)) => {
-                filter.ask_again(context)?;
+                filter.shared.ask_again(context)?;
                 context.response_bytes += piece.len() as u64;
                 session.downstream_session.write_response_body(piece, false).await?;
             }
