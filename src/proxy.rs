@@ -6,22 +6,28 @@
 
 mod active;
 mod again;
+mod answer;
 pub mod chunks;
 mod connection;
 mod context;
+mod date;
 mod decide;
+mod direct;
 mod filter;
 mod guard;
+mod head;
 mod headers;
 mod ids;
 pub mod listener;
 mod live;
 mod own;
 mod peer;
+mod pool;
 mod request;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod tunnel;
 mod upgrade;
 mod upkeep;

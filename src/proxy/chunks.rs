@@ -37,11 +37,12 @@ pub struct Decoder {
     last: bool,
     colon: bool,
     aside: usize,
+    content: u64,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { state: State::Size, digits: 0, left: 0, last: false, colon: false, aside: 0 }
+        Self { state: State::Size, digits: 0, left: 0, last: false, colon: false, aside: 0, content: 0 }
     }
 }
 
@@ -49,6 +50,11 @@ impl Decoder {
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// How many bytes of content it has taken so far.
+    pub fn content(&self) -> u64 {
+        self.content
     }
 
     /// Takes from `input`, puts the same body without extensions and trailers into `room` bytes of `out`; says how
@@ -91,6 +97,7 @@ impl Decoder {
                     room -= take;
                     at += take;
                     self.left -= take as u64;
+                    self.content += take as u64;
                     if self.left == 0 {
                         self.state = State::DataCr;
                     }

@@ -3,16 +3,17 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use http::{HeaderValue, Method};
-use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
@@ -20,12 +21,15 @@ use pingora::proxy::HttpProxy;
 use pingora::time::fast_timeout::{fast_sleep as sleep, fast_timeout as timeout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
+use super::direct::{self, Direct, Served};
 use super::filter::Filter;
 use super::guard::{Arrival, Guard, Slot};
+use super::head::Head;
 use super::live::{Cut, SCOPE, SOON, Scope};
+use super::pool::Pool;
 use super::respond::Reply;
+use super::timer::{Timer, Watch};
 use super::wire::{self, Limits};
 use super::{Shared, ids};
 use crate::access::{Denial, MalformedRequest};
@@ -44,6 +48,8 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 pub struct Plane {
     pub(super) shared: Arc<Shared>,
     pub(super) proxy: Arc<HttpProxy<Filter>>,
+    /// What makes connections to upstreams for requests that need no pingora beyond that.
+    pub(super) connector: TransportConnector,
     pub(super) options: HttpServerOptions,
 }
 
@@ -81,7 +87,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    pub(super) async fn serve(self, io: Stream, mut shutdown: watch::Receiver<bool>) {
+    pub(super) async fn serve(self, io: Stream, pool: Arc<Pool>, shutdown: watch::Receiver<bool>) {
         let slot = Slot::default();
         let guard = Guard::new(io, Arc::clone(&slot));
         if guard.alpn_http2() {
@@ -91,29 +97,48 @@ impl Connection {
         let settings = &self.plane.shared.settings;
         let limits = Limits::from(settings);
         let mut first = true;
+        let mut timer = Timer::new();
+        let mut scope = Arc::new(Scope::new(self.peer, self.secure));
+        let mut stop = pin!(stopped(shutdown.clone()));
         loop {
             // A client that has just connected has something to say; later it may take its time.
             let patience = if first { settings.header_timeout } else { settings.idle_timeout };
-            let begun = tokio::select! {
-                biased;
-                begun = timeout(patience, guard.wait()) => begun.unwrap_or(false),
-                () = stopped(&mut shutdown) => false,
-            };
-            if !begun {
+            let begun = timer.within(patience, until(guard.wait(), stop.as_mut())).await;
+            if begun != Some(true) {
                 return;
             }
-            let bytes = match timeout(settings.header_timeout, guard.header(&limits, first && !self.secure)).await {
-                Ok(Arrival::Header(bytes)) => bytes,
-                Ok(Arrival::Http2) => return self.http2(*guard, shutdown).await,
-                Ok(Arrival::Closed) => return,
-                Ok(Arrival::Refused(denial)) => return self.refuse(*guard, &denial, &slot).await,
-                Err(_) => return self.refuse(*guard, &Denial::RequestTimeout, &slot).await,
+            let bytes = match timer.within(settings.header_timeout, guard.header(&limits, first && !self.secure)).await {
+                Some(Arrival::Header(bytes)) => bytes,
+                Some(Arrival::Http2) => return self.http2(*guard, shutdown).await,
+                Some(Arrival::Closed) => return,
+                Some(Arrival::Refused(denial)) => return self.refuse(*guard, &denial, &slot).await,
+                None => return self.refuse(*guard, &Denial::RequestTimeout, &slot).await,
             };
             first = false;
+            if guard.content_is_done() {
+                match self.direct(&bytes, &pool, &mut guard, &mut timer, &scope).await {
+                    Served::Next => {
+                        // At once: its permit may hold a place that others wait for.
+                        Scope::renew(&mut scope);
+                        continue;
+                    }
+                    Served::Close => {
+                        let last_word = scope.last_word.lock().take();
+                        let _ = timeout(LINGER, guard.end(last_word)).await;
+                        drop(slot.lock().take());
+                        return;
+                    }
+                    Served::TheLongWay => {}
+                }
+            }
             let mut session = ServerSession::new_http1(guard);
             session.set_pipelined_prefix(bytes);
-            let scope = self.scope();
             let end = self.request(session, &scope, &shutdown).await;
+            let begun = scope.begun.lock().take();
+            if let Some(mut begun) = begun {
+                begun.denial = Some(Denial::Malformed(MalformedRequest::Message("the request cannot be read")));
+                begun.status = 400;
+            }
             if !scope.noted.load(Ordering::Relaxed) {
                 // pingora refused by itself what our own reading took; the client got its bare 400.
                 let denial = Denial::Malformed(MalformedRequest::Message("the request cannot be read"));
@@ -145,7 +170,22 @@ impl Connection {
                 return;
             }
             guard = next;
+            Scope::renew(&mut scope);
         }
+    }
+
+    /// Serves a request without content, if it is one of most.
+    async fn direct(&self, header: &[u8], pool: &Arc<Pool>, guard: &mut Guard, timer: &mut Timer, scope: &Arc<Scope>) -> Served {
+        let shared = &self.plane.shared;
+        let Some(head) = Head::read(header).filter(|head| direct::is_plain(head, shared)) else { return Served::TheLongWay };
+        let _counted = shared.active.request();
+        let last = head.closes();
+        let mut request = Direct { plane: &self.plane, pool, guard, watch: Watch::new(timer, shared, scope), last };
+        let served = AssertUnwindSafe(request.serve(&head, scope)).catch_unwind().await;
+        served.unwrap_or_else(|_| {
+            tracing::error!(peer = %scope.peer, "a request panicked");
+            Served::Close
+        })
     }
 
     /// Answers and records a header that pingora never gets to see, and closes the connection.
@@ -213,21 +253,6 @@ impl Connection {
         }
     }
 
-    fn scope(&self) -> Arc<Scope> {
-        Arc::new(Scope {
-            cancel: CancellationToken::new(),
-            peer: self.peer,
-            secure: self.secure,
-            noted: AtomicBool::new(false),
-            heard: AtomicUsize::new(0),
-            content_done: AtomicBool::new(false),
-            permit: OnceLock::new(),
-            cut: Mutex::new(None),
-            last_word: Mutex::new(None),
-            tunnel: Mutex::new(None),
-        })
-    }
-
     /// Runs one request inside its deadline; what panics in it ends here.
     async fn request(&self, session: ServerSession, scope: &Arc<Scope>, shutdown: &watch::Receiver<bool>) -> End {
         let settings = &self.plane.shared.settings;
@@ -288,10 +313,20 @@ async fn stalled(scope: &Scope, pause: Duration) {
 
 /// Returns when a connection without a request is to be closed. A client may be about to send one: it is answered still, and
 /// told that it is the last.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+async fn stopped(mut shutdown: watch::Receiver<bool>) {
     // A sender that is gone will never say stop; the process is ending anyway.
     let _ = shutdown.wait_for(|stop| *stop).await;
     sleep(LAST_REQUEST).await;
+}
+
+/// What the future returns; false if the stop comes first.
+async fn until(future: impl Future<Output = bool>, mut stop: Pin<&mut impl Future<Output = ()>>) -> bool {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Pending => stop.as_mut().poll(cx).map(|()| false),
+        ready @ Poll::Ready(_) => ready,
+    })
+    .await
 }
 
 #[async_trait]
@@ -311,7 +346,7 @@ impl HttpServerApp for Connection {
             self.record("HTTP/2", "CONNECT", "", &request_id, &denial);
             return None;
         }
-        let scope = self.scope();
+        let scope = Arc::new(Scope::new(self.peer, self.secure));
         self.request(session, &scope, shutdown).await;
         None
     }

@@ -57,6 +57,14 @@ impl Context {
     /// The context of a request whose header has just been read.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let scope = SCOPE.try_with(Arc::clone).ok();
+        if let Some(begun) = scope.as_ref().and_then(|scope| scope.begun.lock().take()) {
+            return *begun;
+        }
+        Self::of(shared, scope)
+    }
+
+    /// The context of a request that belongs to this scope.
+    pub(super) fn of(shared: Arc<Shared>, scope: Option<Arc<Scope>>) -> Self {
         if let Some(scope) = &scope {
             scope.noted.store(true, Ordering::Relaxed);
         }
@@ -90,7 +98,7 @@ impl Context {
 
     /// All of it, for whoever goes on with the request and ends it.
     pub(super) fn take(&mut self) -> Self {
-        let mut rest = Self::new(Arc::clone(&self.shared));
+        let mut rest = Self::of(Arc::clone(&self.shared), None);
         rest.taken = true;
         std::mem::replace(self, rest)
     }

@@ -217,6 +217,22 @@ impl Guard {
         }
     }
 
+    /// Writes to the client, and sees it off.
+    pub async fn tell(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(io) = self.io.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
+        io.write_all(bytes).await?;
+        io.flush().await
+    }
+
+    /// Ends a connection whose last answer was given, or is this word.
+    pub async fn end(mut self, last_word: Option<bytes::Bytes>) {
+        if last_word.is_some() || self.has_more() {
+            self.linger(last_word).await;
+        } else {
+            Shutdown::shutdown(&mut self).await;
+        }
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = self.io.as_mut() else { return Poll::Ready(Ok(0)) };
         if self.ahead.capacity() - self.ahead.len() < 1024 {

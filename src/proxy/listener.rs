@@ -24,6 +24,7 @@ use super::Shared;
 use super::active::Counted;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
+use super::pool::Pool;
 use crate::limit::{self, Full, Slot, Slots};
 use crate::tls;
 
@@ -112,7 +113,13 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
     };
     let filter = Filter { shared: Arc::clone(&shared), tunnels: TransportConnector::new(None) };
     let proxy = Arc::new(http_proxy(&Arc::new(conf), filter));
-    let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, options: HttpServerOptions::default() });
+    let connector = TransportConnector::new(None);
+    let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, connector, options: HttpServerOptions::default() });
+    // A connection is used by the thread that made it: it is told of what arrives there.
+    let pools: Vec<_> = runtimes.iter().map(|_| Arc::<Pool>::default()).collect();
+    for (runtime, pool) in runtimes.iter().zip(&pools) {
+        runtime.spawn(Pool::keep_clean(Arc::downgrade(pool)));
+    }
     let room = Arc::new(Semaphore::new(shared.settings.max_connections));
     let by_address = Slots::default();
 
@@ -129,7 +136,7 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
             plane: Arc::clone(&plane),
             room: Arc::clone(&room),
             by_address: by_address.clone(),
-            runtimes: runtimes.to_vec(),
+            workers: runtimes.iter().cloned().zip(pools.iter().cloned()).collect(),
         });
     }
     let mut tasks: Vec<_> = ready.into_iter().map(|endpoint| runtimes[0].spawn(endpoint.run(shutdown.clone()))).collect();
@@ -147,7 +154,8 @@ struct Endpoint {
     plane: Arc<Plane>,
     room: Arc<Semaphore>,
     by_address: Slots<IpAddr>,
-    runtimes: Vec<Handle>,
+    /// Where connections are served, each with the upstreams' connections of that thread.
+    workers: Vec<(Handle, Arc<Pool>)>,
 }
 
 impl Endpoint {
@@ -192,14 +200,15 @@ impl Endpoint {
         // Before anybody can ask whether there is one left.
         let places = (permit, slot, plane.shared.active.connection());
         *turn = turn.wrapping_add(1);
-        let runtime = &self.runtimes[*turn % self.runtimes.len()];
-        if self.runtimes.len() == 1 {
-            runtime.spawn(serve(plane, stream, peer, acceptor, places, shutdown));
+        let (runtime, pool) = &self.workers[*turn % self.workers.len()];
+        let pool = Arc::clone(pool);
+        if self.workers.len() == 1 {
+            runtime.spawn(serve(plane, pool, stream, peer, acceptor, places, shutdown));
         } else if let Ok(stream) = stream.into_std() {
             runtime.spawn(async move {
                 // Registered anew, with the reactor of the thread that serves it.
                 if let Ok(stream) = TcpStream::from_std(stream) {
-                    serve(plane, stream, peer, acceptor, places, shutdown).await;
+                    serve(plane, pool, stream, peer, acceptor, places, shutdown).await;
                 }
             });
         }
@@ -208,6 +217,7 @@ impl Endpoint {
 
 async fn serve(
     plane: Arc<Plane>,
+    pool: Arc<Pool>,
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Option<Acceptor>,
@@ -233,5 +243,5 @@ async fn serve(
             Err(_) => return,
         },
     };
-    Connection::new(plane, peer.ip().to_canonical(), secure).serve(stream, shutdown).await;
+    Connection::new(plane, peer.ip().to_canonical(), secure).serve(stream, pool, shutdown).await;
 }

@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::context::Context;
 use super::tunnel::Tunnel;
 use crate::access::Denial;
 use crate::cache::Touched;
@@ -53,6 +54,8 @@ pub struct Scope {
     pub cut: Mutex<Option<Cut>>,
     /// What to tell an HTTP/1.1 client whose request was dropped without an answer.
     pub last_word: Mutex<Option<Bytes>>,
+    /// The request, where it was decided before pingora met it.
+    pub begun: Mutex<Option<Box<Context>>>,
     /// What the connection is to become once pingora has let go of it.
     pub tunnel: Mutex<Option<Tunnel>>,
 }
@@ -64,6 +67,40 @@ impl fmt::Debug for Scope {
 }
 
 impl Scope {
+    /// A request on a connection of this address.
+    pub fn new(peer: IpAddr, secure: bool) -> Self {
+        Self {
+            cancel: CancellationToken::new(),
+            peer,
+            secure,
+            noted: AtomicBool::new(false),
+            heard: AtomicUsize::new(0),
+            content_done: AtomicBool::new(false),
+            permit: OnceLock::new(),
+            cut: Mutex::new(None),
+            last_word: Mutex::new(None),
+            begun: Mutex::new(None),
+            tunnel: Mutex::new(None),
+        }
+    }
+
+    /// The same for the next request of the connection, in the place of the last one if nobody looks at that any more.
+    pub fn renew(this: &mut Arc<Self>) {
+        match Arc::get_mut(this).filter(|last| !last.cancel.is_cancelled()) {
+            Some(last) => {
+                *last.noted.get_mut() = false;
+                *last.heard.get_mut() = 0;
+                *last.content_done.get_mut() = false;
+                last.permit.take();
+                *last.cut.get_mut() = None;
+                *last.last_word.get_mut() = None;
+                *last.begun.get_mut() = None;
+                *last.tunnel.get_mut() = None;
+            }
+            None => *this = Arc::new(Self::new(this.peer, this.secure)),
+        }
+    }
+
     fn end(&self, why: Denial) {
         self.cut.lock().get_or_insert(Cut::Denied(why));
         self.cancel.cancel();

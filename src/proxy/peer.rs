@@ -58,18 +58,26 @@ pub fn peer(upstream: &Upstream, server: &Server, idle: Duration) -> HttpPeer {
     options.verify_hostname = true;
     // `headers::rewrite` does this and more; pingora's own policy would answer 400 to what we can simply leave out.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    if let Some(trust) = &settings.trust {
+        let prepared = trust.prepared(Prepared::new);
+        options.ca.clone_from(&prepared.authorities);
+        peer.client_cert_key.clone_from(&prepared.identity);
+    }
     // pingora's pool tells connections apart by address and name, not by what they were verified against, nor by what is
     // spoken on them.
+    peer.group_key = group(upstream, server);
+    peer
+}
+
+/// What two connections to the same address must have in common, so that one can do for the other.
+pub fn group(upstream: &Upstream, server: &Server) -> u64 {
+    let settings = &upstream.settings;
     let mut hasher = foldhash::fast::FixedState::default().build_hasher();
     upstream.name.hash(&mut hasher);
     server.tls_name.hash(&mut hasher);
     settings.protocol.hash(&mut hasher);
     if let Some(trust) = &settings.trust {
         trust.fingerprint().hash(&mut hasher);
-        let prepared = trust.prepared(Prepared::new);
-        options.ca.clone_from(&prepared.authorities);
-        peer.client_cert_key.clone_from(&prepared.identity);
     }
-    peer.group_key = hasher.finish();
-    peer
+    hasher.finish()
 }

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
-use super::REQUEST_ID;
+use super::{REQUEST_ID, date};
 use crate::access::Denial;
 use crate::limit::Quota;
 
@@ -76,9 +76,16 @@ impl Reply {
     }
 
     /// The reply as the last HTTP/1.1 message of its connection.
-    pub fn into_last_message(mut self, head_only: bool) -> Bytes {
-        // A constant is a value, whatever happens.
-        let _ = self.header.insert_header(CONNECTION, HeaderValue::from_static("close"));
+    pub fn into_last_message(self, head_only: bool) -> Bytes {
+        self.into_message(head_only, true)
+    }
+
+    /// The reply as an HTTP/1.1 message, which may be the last of its connection.
+    pub fn into_message(mut self, head_only: bool, last: bool) -> Bytes {
+        if last {
+            // A constant is a value, whatever happens.
+            let _ = self.header.insert_header(CONNECTION, HeaderValue::from_static("close"));
+        }
         let mut wire = BytesMut::with_capacity(1024);
         wire.put_slice(b"HTTP/1.1 ");
         wire.put_slice(self.header.status.as_str().as_bytes());
@@ -86,7 +93,9 @@ impl Reply {
         wire.put_slice(self.header.get_reason_phrase().unwrap_or_default().as_bytes());
         wire.put_slice(b"\r\n");
         self.header.header_to_h1_wire(&mut wire);
-        wire.put_slice(b"\r\n");
+        wire.put_slice(b"Date: ");
+        date::with(|date| wire.put_slice(date));
+        wire.put_slice(b"\r\n\r\n");
         if !head_only {
             wire.put_slice(&self.body);
         }
@@ -120,23 +129,35 @@ fn bearer(denial: &Denial, error: Option<&'static str>) -> pingora::Result<Heade
 /// # Errors
 /// The name of the tier cannot stand in a field.
 pub fn insert_quota(header: &mut ResponseHeader, quota: &Quota) -> pingora::Result<()> {
+    quota_fields(quota, |name, value| {
+        let value = HeaderValue::from_bytes(value)
+            .map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "the name of a tier", e))?;
+        header.insert_header(name.clone(), value)
+    })
+}
+
+/// Says what is left of the rate limit, a field at a time.
+///
+/// # Errors
+/// Those of `put`.
+pub fn quota_fields<E>(quota: &Quota, mut put: impl FnMut(&HeaderName, &[u8]) -> Result<(), E>) -> Result<(), E> {
     let mut text = itoa::Buffer::new();
-    let mut field = |letters: [&str; 2], values: [u32; 2]| {
-        let mut value = BytesMut::with_capacity(48);
-        value.put_u8(b'"');
-        value.put_slice(quota.policy.as_bytes());
-        value.put_u8(b'"');
+    let mut value = Vec::with_capacity(48);
+    for (name, letters, values) in [
+        (RATE_LIMIT_POLICY, [";q=", ";w="], [quota.burst, quota.window_secs]),
+        (RATE_LIMIT, [";r=", ";t="], [quota.remaining, quota.reset_secs]),
+    ] {
+        value.clear();
+        value.push(b'"');
+        value.extend_from_slice(quota.policy.as_bytes());
+        value.push(b'"');
         for (letter, number) in letters.into_iter().zip(values) {
-            value.put_slice(letter.as_bytes());
-            value.put_slice(text.format(number).as_bytes());
+            value.extend_from_slice(letter.as_bytes());
+            value.extend_from_slice(text.format(number).as_bytes());
         }
-        HeaderValue::from_maybe_shared(value.freeze())
-            .map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "the name of a tier", e))
-    };
-    let policy = field([";q=", ";w="], [quota.burst, quota.window_secs])?;
-    let left = field([";r=", ";t="], [quota.remaining, quota.reset_secs])?;
-    header.insert_header(RATE_LIMIT_POLICY, policy)?;
-    header.insert_header(RATE_LIMIT, left)
+        put(&name, &value)?;
+    }
+    Ok(())
 }
 
 fn number(number: u64) -> HeaderValue {

@@ -1,0 +1,217 @@
+//! The answer of an HTTP/1.1 upstream: its header, read strictly, and how its content is framed (RFC 9112 §6).
+
+use std::mem::MaybeUninit;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pingora::{Error, ErrorType, Result};
+
+use super::chunks::Decoder;
+use super::head::put;
+use super::wire;
+
+/// The longest header.
+const HEADER_MAX: usize = 64 * 1024;
+/// The most fields.
+const FIELDS_MAX: usize = 200;
+
+/// How the content ends.
+#[derive(Debug)]
+pub enum Framing {
+    /// After so many bytes.
+    Length(u64),
+    /// With its last chunk.
+    Chunked(Decoder),
+    /// With the connection.
+    Close,
+}
+
+/// The header of a final answer, made into one for the client but for the fields that the gateway adds.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub framing: Framing,
+    /// Whether the connection can be used again once the content is complete.
+    pub reusable: bool,
+    /// Whether the upstream has said when it answered.
+    pub dated: bool,
+}
+
+/// What reading has come to.
+#[derive(Debug)]
+pub enum Read {
+    /// There is more to come.
+    Partial,
+    /// The header is complete; it was written to the client's, without the line that ends it.
+    Final(Answer),
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "pingora's errors are boxed everywhere")]
+fn wrong(why: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()
+}
+
+/// Takes a header from the beginning of `input`, if it is all there, and puts what the client is told of it into `out`. Interim
+/// answers are passed over: nobody asked for one.
+///
+/// # Errors
+/// It is not an answer, or one that two readers could read in two ways; `head_only` says whether the request was HEAD.
+pub fn read(input: &mut BytesMut, head_only: bool, out: &mut Vec<u8>) -> Result<Read> {
+    loop {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut head = httparse::Response::new(&mut []);
+        let mut parser = httparse::ParserConfig::default();
+        // Such blanks are to be taken off, not to be refused (RFC 9112 §5.1).
+        parser.allow_spaces_after_header_name_in_responses(true);
+        let end = match parser.parse_response_with_uninit_headers(&mut head, input, &mut fields) {
+            Ok(httparse::Status::Complete(end)) => end,
+            Ok(httparse::Status::Partial) if input.len() <= HEADER_MAX => return Ok(Read::Partial),
+            Ok(httparse::Status::Partial) => return Err(wrong("the header of the answer is too long")),
+            Err(_) => return Err(wrong("the header of the answer cannot be read")),
+        };
+        let status = head.code.unwrap_or_default();
+        if status == 101 {
+            // Nobody asked for it: what follows would be bytes that no check has seen.
+            return Err(wrong("101 without an upgrade"));
+        }
+        if status < 200 {
+            drop(input.split_to(end));
+            continue;
+        }
+        let answer = take(&head, status, head_only, out)?;
+        drop(input.split_to(end));
+        return Ok(Read::Final(answer));
+    }
+}
+
+fn take(head: &httparse::Response<'_, '_>, status: u16, head_only: bool, out: &mut Vec<u8>) -> Result<Answer> {
+    let (mut length, mut chunked, mut dated) = (None, false, false);
+    let (mut close, mut keep_alive) = (false, false);
+    let mut nominated: Vec<&[u8]> = Vec::new();
+    for field in &*head.headers {
+        let name = field.name.as_bytes();
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"date") => dated = true,
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                for token in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    close |= token.eq_ignore_ascii_case(b"close");
+                    keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                    nominated.push(token);
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                for value in field.value.split(|byte| *byte == b',') {
+                    let stated = wire::content_length(value.trim_ascii()).map_err(|_| wrong("the length of the answer is not a number"))?;
+                    if length.replace(stated).is_some_and(|other| other != stated) {
+                        return Err(wrong("the answer has two lengths"));
+                    }
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if chunked || !field.value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                    return Err(wrong("the transfer coding of the answer is not chunked, or not that alone"));
+                }
+                chunked = true;
+            }
+            _ => {}
+        }
+    }
+    let framing = match (status, length) {
+        _ if head_only => Framing::Length(0),
+        (204 | 304, _) => Framing::Length(0),
+        _ if chunked => Framing::Chunked(Decoder::default()),
+        (_, Some(length)) => Framing::Length(length),
+        _ => Framing::Close,
+    };
+    let current = head.version == Some(1);
+    // Beside a coding a length means nothing, and whoever sends both may have been led to (RFC 9112 §6.3).
+    let unclear = matches!(framing, Framing::Close) || (chunked && length.is_some());
+    let reusable = !unclear && !close && (current || keep_alive);
+
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let coded = chunked;
+    for field in &*head.headers {
+        let name = field.name.as_bytes();
+        let ours = is_ours(name) || (coded && name.eq_ignore_ascii_case(b"content-length"));
+        if !ours && !nominated.iter().any(|token| token.eq_ignore_ascii_case(name) && !is_end_to_end(name)) {
+            put(out, name, field.value);
+        }
+    }
+    if chunked || matches!(framing, Framing::Close) {
+        put(out, b"Transfer-Encoding", b"chunked");
+    }
+    Ok(Answer { status, framing, reusable, dated })
+}
+
+/// Whether a field is between two neighbours, or said by the gateway.
+fn is_ours(name: &[u8]) -> bool {
+    const OURS: [&str; 8] =
+        ["te", "trailer", "upgrade", "connection", "keep-alive", "x-request-id", "proxy-connection", "transfer-encoding"];
+    OURS.iter().any(|ours| ours.len() == name.len() && name.eq_ignore_ascii_case(ours.as_bytes()))
+}
+
+/// Whether `Connection` cannot take a field away: the content could not be read without it.
+fn is_end_to_end(name: &[u8]) -> bool {
+    name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"content-"))
+}
+
+impl Framing {
+    /// Whether the content is complete.
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunked(decoder) => decoder.is_done(),
+            Self::Close => false,
+        }
+    }
+
+    /// Moves what is there of the content to `out`, framed for the client; says how many bytes of it are content.
+    ///
+    /// # Errors
+    /// It is not framed as it says.
+    pub fn carry(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<u64> {
+        match self {
+            Self::Length(left) => {
+                let n = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                out.extend_from_slice(&input.split_to(n));
+                *left -= n as u64;
+                Ok(n as u64)
+            }
+            Self::Chunked(decoder) => {
+                let before = decoder.content();
+                let room = usize::MAX;
+                let taken = decoder
+                    .decode(input, out, room)
+                    .map_err(|error| Error::because(ErrorType::InvalidHTTPHeader, "a chunk of the answer", error).into_up())?;
+                drop(input.split_to(taken));
+                Ok(decoder.content() - before)
+            }
+            Self::Close => {
+                let piece: Bytes = input.split().freeze();
+                if !piece.is_empty() {
+                    // Writing into memory does not fail.
+                    let _ = std::io::Write::write_fmt(&mut *out, format_args!("{:x}\r\n", piece.len()));
+                    out.put_slice(&piece);
+                    out.put_slice(b"\r\n");
+                }
+                Ok(piece.len() as u64)
+            }
+        }
+    }
+
+    /// What the client is told when the upstream has closed the connection.
+    ///
+    /// # Errors
+    /// It was not the end.
+    pub fn closed(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        if !matches!(self, Self::Close) {
+            return Err(Error::explain(ErrorType::ConnectionClosed, "in the middle of the answer").into_up());
+        }
+        out.put_slice(b"0\r\n\r\n");
+        *self = Self::Length(0);
+        Ok(())
+    }
+}
