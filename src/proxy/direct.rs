@@ -144,20 +144,19 @@ impl Direct<'_> {
         loop {
             let server = Shared::pick(context)?;
             let key = (group(upstream, &server), server.address);
-            let (stream, reused) = match self.pool.take(&key) {
-                Some(stream) => (stream, true),
-                None => {
-                    let peer = peer(upstream, &server, settings.upstream_idle_timeout);
-                    // It has its own limit; this one is never met.
-                    // Boxed: it is large, and seldom needed.
-                    let connecting = Box::pin(self.plane.connector.new_stream(&peer));
-                    let connected = self.watch.within(settings.request_timeout, connecting).await;
-                    match connected {
-                        Ok(Ok(stream)) => (stream, false),
-                        Ok(Err(error)) if context.attempts.not_connected(upstream, &error) => continue,
-                        Ok(Err(error)) => return Err(error.into_up()),
-                        Err(_) => return Err(refused()),
-                    }
+            let kept = self.pool.take(&key);
+            let reused = kept.is_some();
+            let stream = if let Some(stream) = kept {
+                stream
+            } else {
+                let peer = peer(upstream, &server, settings.upstream_idle_timeout);
+                // Boxed: it is large, and seldom needed. It has its own limit; the one here is never met.
+                let connecting = Box::pin(self.plane.connector.new_stream(&peer));
+                match self.watch.within(settings.request_timeout, connecting).await {
+                    Ok(Ok(stream)) => stream,
+                    Ok(Err(error)) if context.attempts.not_connected(upstream, &error) => continue,
+                    Ok(Err(error)) => return Err(error.into_up()),
+                    Err(_) => return Err(refused()),
                 }
             };
             let counts = upstream.counts();
