@@ -215,3 +215,103 @@ impl Framing {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The header for the client, the content for the client, and whether the connection can be used again; read in pieces of
+    /// `step` bytes.
+    fn relayed(answer: &str, head_only: bool, step: usize) -> Result<(String, String, bool), ()> {
+        let (mut input, mut out) = (BytesMut::new(), Vec::new());
+        let mut rest = answer.as_bytes().chunks(step);
+        let head = loop {
+            if let Read::Final(head) = read(&mut input, head_only, &mut out).map_err(|_| ())? {
+                break head;
+            }
+            input.extend_from_slice(rest.next().ok_or(())?);
+        };
+        let (mut framing, header) = (head.framing, String::from_utf8(std::mem::take(&mut out)).unwrap());
+        while !framing.is_done() {
+            framing.carry(&mut input, &mut out).map_err(|_| ())?;
+            if framing.is_done() {
+                break;
+            }
+            match rest.next() {
+                Some(more) => input.extend_from_slice(more),
+                None => framing.closed(&mut out).map_err(|_| ())?,
+            }
+        }
+        let clean = input.is_empty() && rest.next().is_none();
+        Ok((header, String::from_utf8(out).unwrap(), head.reusable && clean))
+    }
+
+    #[test]
+    fn an_answer_is_handed_on_with_the_framing_of_ours() {
+        for step in [1, 3, 1000] {
+            let of = |answer: &str| relayed(answer, false, step).unwrap();
+            assert_eq!(
+                of("HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello"),
+                ("HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\n".into(), "hello".into(), true)
+            );
+            assert_eq!(
+                of("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nX-Trailer: z\r\n\r\n"),
+                ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n".into(), "5\r\nhello\r\n0\r\n\r\n".into(), true)
+            );
+            let (header, content, reusable) = of("HTTP/1.0 200 OK\r\n\r\nhello");
+            assert_eq!((&*header, reusable), ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n", false));
+            assert!(content.ends_with("\r\n0\r\n\r\n"), "{content}");
+            for interim in
+                ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"]
+            {
+                let answer = format!("{interim}HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n");
+                assert_eq!(of(&answer), ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n".into(), String::new(), true));
+            }
+            // What belongs to nobody is not handed on, and nothing goes over that connection any more.
+            assert!(!of("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n").2);
+            assert_eq!(of("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n").1, "");
+            assert_eq!(relayed("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", true, step).unwrap().1, "");
+        }
+    }
+
+    #[test]
+    fn what_is_between_two_neighbours_stays_there() {
+        let answer = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Mine, Content-Length\r\nX-Mine: a\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
+                      Trailer: x\r\nX-Request-Id: theirs\r\nContent-Length : 0\r\nX-Kept: b\r\n\r\n";
+        let (header, _, reusable) = relayed(answer, false, 1000).unwrap();
+        assert_eq!((&*header, reusable), ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Kept: b\r\n", true));
+        for (line, reusable) in [("Connection: close", false), ("Connection: Close, x", false), ("X: y", true)] {
+            assert_eq!(relayed(&format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n"), false, 1000).unwrap().2, reusable);
+        }
+        for (line, reusable) in [("X: y", false), ("Connection: keep-alive", true)] {
+            assert_eq!(relayed(&format!("HTTP/1.0 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n"), false, 1000).unwrap().2, reusable);
+        }
+        // A length beside a coding means nothing, and the connection is not trusted with another request.
+        let both = relayed("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false, 1000).unwrap();
+        assert_eq!(both, ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n".into(), "0\r\n\r\n".into(), false));
+    }
+
+    #[test]
+    fn what_two_readers_could_read_in_two_ways_is_no_answer() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3, 4\r\n\r\nabcd",
+            "HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nabc",
+            "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\nhello\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello",
+            "HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "nonsense\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
+            "HTTP/1.1 200 OK\r\nContent-Len",
+        ] {
+            assert!(relayed(answer, false, 1000).is_err(), "{answer:?}");
+        }
+        assert!(relayed(&format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(HEADER_MAX * 2)), false, 1000).is_err());
+    }
+}

@@ -87,3 +87,108 @@ pub fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Write as _;
+    use std::net::IpAddr;
+
+    use http::HeaderValue;
+    use pingora::http::RequestHeader;
+    use proptest::prelude::*;
+
+    use super::super::headers::{self, Added};
+    use super::*;
+
+    fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
+        let name = prop_oneof![
+            "[a-zA-Z][a-zA-Z0-9_.-]{0,70}",
+            prop::sample::select(vec![
+                "Connection",
+                "Cookie",
+                "cookie",
+                "Authorization",
+                "X-SigmaMD-Practice-Id",
+                "x_sigmamd_client_id",
+                "X-Request-ID",
+                "Forwarded",
+                "X-Forwarded-For",
+                "X-Forwarded-Proto",
+                "X-Forwarded-Host",
+                "traceparent",
+                "tracestate",
+                "TE",
+                "Keep-Alive",
+                "Proxy-Authorization",
+                "Accept",
+                "Content-Type",
+                "X-Real-IP",
+                "X.Forwarded.For",
+                "Via",
+                "Range",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        let value = prop_oneof![
+            "[ -~]{0,40}",
+            prop::sample::select(vec![
+                "close",
+                "keep-alive, X-Mine",
+                "x-mine, cookie, Accept",
+                "trailers",
+                "https",
+                "gate.test",
+                "203.0.113.7, 10.0.0.1",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                "X-SigmaMD-Practice-Id, traceparent",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        prop::collection::vec((name, value), 0..12)
+    }
+
+    /// The values of each field, by name; what is random in them left out.
+    fn sorted<'a>(fields: impl Iterator<Item = (String, &'a [u8])>) -> BTreeMap<String, Vec<Vec<u8>>> {
+        let mut sorted = BTreeMap::<_, Vec<_>>::new();
+        for (name, value) in fields {
+            sorted.entry(name.to_ascii_lowercase()).or_default().push(value.to_vec());
+        }
+        sorted
+    }
+
+    proptest! {
+        /// Carried one way or the other, the upstream is told the same.
+        #[test]
+        fn both_ways_tell_the_upstream_the_same(fields in fields(), authorization: bool, trusted: bool, secure: bool, v6: bool) {
+            let mut text = "GET /a?b HTTP/1.1\r\nHost: gate.test\r\n".to_owned();
+            let mut request = RequestHeader::build("GET", b"/a?b", None).unwrap();
+            request.append_header("Host", "gate.test").unwrap();
+            for (name, value) in &fields {
+                let _ = write!(text, "{name}: {value}\r\n");
+                request.append_header(name.clone(), value.trim_matches([' ', '\t'])).unwrap();
+            }
+            text += "\r\n";
+            let request_id = HeaderValue::from_static("the-id");
+            let peer: IpAddr = if v6 { "2001:db8::1".parse().unwrap() } else { "192.0.2.1".parse().unwrap() };
+            let added = Added { identity: None, request_id: &request_id, authorization, peer, trusted, secure, http2: false, trailers: false };
+            let head = Head::read(text.as_bytes()).unwrap();
+            let mut out = Vec::new();
+            head.forward("/a?b", &Rules::of(&head, &added), &mut out);
+            let told = Head::read(&out).unwrap();
+            prop_assert_eq!((told.method, told.target), (&b"GET"[..], &b"/a?b"[..]));
+            headers::rewrite(&mut request, &added).unwrap();
+            let mut one = sorted(told.fields.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), *value)));
+            let mut other = sorted(request.headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes())));
+            let own = |fields: &mut BTreeMap<String, Vec<Vec<u8>>>| {
+                let traceparent = fields.remove("traceparent").unwrap();
+                prop_assert_eq!(traceparent.len(), 1);
+                prop_assert!(headers::is_traceparent(&traceparent[0]));
+                Ok(())
+            };
+            own(&mut one)?;
+            own(&mut other)?;
+            prop_assert_eq!(one, other);
+        }
+    }
+}
