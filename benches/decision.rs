@@ -1,154 +1,20 @@
 //! What a decision costs: the pure one, the whole gate on a warm cache, by a secret and by a token, and the route map; at
 //! 10 and 10,000 routes, at 100 and 100,000 clients. `cargo bench --bench decision`
 
+#![allow(missing_docs, clippy::cast_possible_truncation, reason = "a benchmark")]
+
+#[path = "support/gate.rs"]
+mod gate;
+
 use std::hint::black_box;
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use criterion::{Criterion, criterion_group, criterion_main};
-use serde_json::json;
+use gate::{Size, request, table, world};
 use sigmagate::access::{Facts, authorize};
-use sigmagate::bearer::{Bearers, Own};
-use sigmagate::cache::Replica;
-use sigmagate::clock::{Timestamp, boot_time, now};
 use sigmagate::credential::Secret;
-use sigmagate::entity::{ApiAccess, Client, ClientKeys, Practice, StoredKey, StoredSecret};
-use sigmagate::gate::{FailureBudget, Gate, Request};
-use sigmagate::id::{ClientId, KeyId, Revision, RouteId, TokenId};
-use sigmagate::limit::{Allowance, Tier, TierNames};
-use sigmagate::route::{Method, MethodSet, Requirement, Route, RouteTable};
+use sigmagate::entity::ApiAccess;
+use sigmagate::route::Method;
 use sigmagate::scope::{ScopeRegistry, ScopeToken};
-use sigmagate::store::Snapshot;
-use sigmagate::token::{AccessToken, Algorithm, Issuer, KeySet, KeySource, MasterKey, Means, SigningKey, Trust};
-use sigmagate::upstream::{Server, Settings, Upstream};
-
-fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
-    let server = Server::new("127.0.0.1:9".parse().expect("an address"), None, "http://127.0.0.1:9".into());
-    let upstream = Arc::new(Upstream::new("core", Settings::default(), vec![server]));
-    let billing: ScopeToken = "billing".parse().expect("a scope");
-    let scopes = registry.intern(&billing).expect("room for a scope");
-    let routes = (0..count)
-        .map(|n| Route {
-            id: RouteId(n),
-            prefix: format!("/api/public/v1/service{n}").parse().expect("a prefix"),
-            methods: MethodSet::ALL,
-            requirement: Requirement::AnyOf(scopes),
-            scopes: "billing".into(),
-            upstream: Arc::clone(&upstream),
-            allow_path_parameters: false,
-            websocket: false,
-            forward_authorization: false,
-            body_limit_bytes: 0,
-            stale_grace: Duration::ZERO,
-        })
-        .collect();
-    RouteTable::new(routes, false).expect("distinct prefixes")
-}
-
-/// Whose tokens are known to be genuine.
-fn issuer(key: &SigningKey) -> Issuer {
-    let mut keys = KeySet::default();
-    keys.add(key.public().clone()).expect("one key");
-    Issuer {
-        trust: Trust {
-            name: "https://login.test".into(),
-            keys: KeySource::Set(Arc::new(keys)),
-            audiences: vec!["https://api.test".into()],
-            algorithms: vec![Algorithm::EdDsa],
-            leeway: Duration::ZERO,
-            refresh: Duration::from_secs(300),
-        },
-        client_claim: None,
-        practice_claim: Some("practice".into()),
-        user_claim: None,
-        scope_claim: "scope".into(),
-    }
-}
-
-/// A gate with so many routes and clients, and the `Authorization` of one client: a secret, a token of ours, and one of an
-/// issuer for the client's practice.
-fn world(routes: u32, clients: u32) -> (Gate, [String; 3]) {
-    let (registry, tiers) = (Arc::new(ScopeRegistry::default()), Arc::new(TierNames::default()));
-    let master = MasterKey::parse(&STANDARD.encode([7; 32])).expect("32 bytes");
-    let key = SigningKey::generate(Algorithm::EdDsa).expect("a key");
-    let key_id: KeyId = key.kid().parse().expect("an id");
-    let stored = StoredKey {
-        sealed: master.seal(&StoredKey::purpose(&key_id), key.pkcs8()).into(),
-        id: key_id,
-        algorithm: Algorithm::EdDsa,
-        created_at: Timestamp(0),
-        signs_from: Some(Timestamp(0)),
-        revoked_at: None,
-    };
-    let replica = Replica::new(Arc::clone(&registry), Arc::clone(&tiers)).with_master_key(Some(Arc::new(master)));
-    let replica = Arc::new(replica);
-    let secret = Secret::generate();
-    let id = |n: u32| {
-        let mut letters = [0; 20];
-        letters.iter_mut().enumerate().for_each(|(at, letter)| *letter = (n / 62u32.pow(u32::try_from(at % 4).unwrap_or(0)) % 62) as u8);
-        ClientId::from_random(letters)
-    };
-    let digest = secret.digest(None);
-    let rows = (0..clients).map(|n| Client {
-        id: id(n),
-        practice_id: format!("p{}", n % 50).parse().expect("an id"),
-        owner: None,
-        name: "app".into(),
-        scopes: vec!["billing".parse().expect("a scope")],
-        allowed_addresses: vec![],
-        tier: None,
-        created_at: Timestamp(0),
-        expires_at: None,
-        revoked_at: None,
-        secrets: vec![StoredSecret { generation: 1, digest: digest.clone(), created_at: Timestamp(0), expires_at: None, ended: false }],
-        keys: ClientKeys::None,
-    });
-    let practices =
-        (0..50).map(|n| Practice { id: format!("p{n}").parse().expect("an id"), name: "p".into(), api_access: ApiAccess::Active });
-    replica.replace(Snapshot {
-        head: Revision(1),
-        practices: practices.collect(),
-        clients: rows.collect(),
-        signing_keys: vec![stored],
-        ..Snapshot::default()
-    });
-    replica.extend_lease(boot_time().after(Duration::from_secs(36_000)));
-    let budget = FailureBudget { per_minute: NonZeroU32::MAX, burst: NonZeroU32::MAX };
-    let own = Own { issuer: "https://gw.test".into(), audience: "https://api.test".into() };
-    let bearers = Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), Some(own.clone())));
-    bearers.trust(&[Arc::new(issuer(&key))], |_, _| unreachable!("the keys are here"));
-    let gate = Gate::new(replica, tiers, budget, None, bearers);
-    let unlimited = Tier {
-        name: "standard".into(),
-        rate: Allowance { per_second: NonZeroU32::new(1_000_000_000).expect("not zero"), burst: NonZeroU32::MAX },
-        practice: None,
-        concurrent: None,
-    };
-    gate.install(Arc::new(table(&registry, routes)), [unlimited]);
-    let client = id(clients / 2);
-    let expires_at = now().after(Duration::from_secs(36_000));
-    let token = key.sign(&AccessToken {
-        issuer: own.issuer.to_string(),
-        audience: own.audience.to_string(),
-        client_id: client,
-        practice_id: "p1".parse().expect("an id"),
-        means: Means::Secret(1),
-        scopes: vec!["billing".parse().expect("a scope")],
-        id: TokenId::random(),
-        issued_at: now(),
-        expires_at,
-    });
-    let foreign = json!({
-        "iss": "https://login.test", "aud": "https://api.test", "exp": expires_at.0 / 1000, "practice": "p1", "scope": "billing",
-    });
-    let foreign = key.sign_json(&json!({ "alg": "EdDSA", "typ": "at+jwt" }), &foreign).expect("signed");
-    let bearer = |token: String| format!("Bearer {token}");
-    let basic = format!("Basic {}", STANDARD.encode(format!("{client}:{}", secret.reveal())));
-    (gate, [basic, bearer(token.expect("signed")), bearer(foreign)])
-}
 
 fn decisions(c: &mut Criterion) {
     let registry = ScopeRegistry::default();
@@ -164,20 +30,15 @@ fn decisions(c: &mut Criterion) {
         Facts { revoked: false, expired: false, practice: ApiAccess::Active, owner: None, address_allowed: true, scopes, fenced: false };
     c.bench_function("authorize", |b| b.iter(|| authorize(black_box(&table.routes()[0]), black_box(&facts)).is_ok()));
     for (routes, clients) in [(10, 100), (10, 100_000), (10_000, 100)] {
-        let (gate, [basic, token, foreign]) = world(routes, clients);
-        let target = format!("/api/public/v1/service{}/invoices/17?page=2", routes / 2);
-        let wrong = format!("Basic {}", STANDARD.encode(format!("smd_{}:{}", "z".repeat(20), Secret::generate().reveal())));
-        let request = |authorization: &'static str, target: &'static str| Request {
-            method: b"GET",
-            target: target.as_bytes(),
-            authorization: Some(authorization.as_bytes()),
-            peer: [127, 0, 0, 1].into(),
-        };
-        let target: &'static str = target.leak();
-        let wrong = request(wrong.leak(), target);
+        let world = world(Size { routes, clients, practices: 50 });
+        let target = world.target();
+        let wrong = request(&gate::basic(&format!("smd_{}", "z".repeat(20)), Secret::generate().reveal()), &target);
+        let gate = &world.gate;
         assert!(gate.decide(&wrong).outcome.is_err());
-        for (name, authorization) in [("permit", basic), ("permit by token", token), ("permit by an issuer's token", foreign)] {
-            let right = request(authorization.leak(), target);
+        let shown =
+            [("permit", &world.basic(clients / 2)), ("permit by token", &world.token), ("permit by an issuer's token", &world.foreign)];
+        for (name, authorization) in shown {
+            let right = request(authorization, &target);
             assert!(gate.decide(&right).outcome.is_ok(), "{name}");
             c.bench_function(&format!("gate/{name}/{routes} routes/{clients} clients"), |b| {
                 b.iter(|| gate.decide(black_box(&right)).outcome.is_ok());

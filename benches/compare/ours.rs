@@ -31,7 +31,7 @@ pub fn gateway(world: &World, upstream: SocketAddr) -> Ours {
     let settings = format!(
         "[[listeners]]\naddress = \"{plain}\"\n[[listeners]]\naddress = \"{secure}\"\ntls = {{ certificate = \"certificate.pem\", key = \"key.pem\" }}\n\
          [data_plane]\nthreads = 1\n[management]\naddress = \"127.0.0.1:0\"\n[store]\nurl = \"{}\"\n[telemetry]\nlog = \"error\"\naccess_log = false\n\
-         [limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000000\n[oauth]\nmaster_key = \"{}\"\n",
+         [limits]\nconnections = 20000\nconnections_per_address = 20000\n[limits.failed_authentications]\nper_minute = 1000000\nburst = 1000000000\n[oauth]\nmaster_key = \"{}\"\n",
         world.database(),
         base64::engine::general_purpose::STANDARD.encode([7; 32])
     );
