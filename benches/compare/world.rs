@@ -127,7 +127,13 @@ fn sign(dir: &Path, name: &'static str, algorithm: Algorithm, kind: &'static Sig
         _ => EncodingKey::from_ed_pem(pem.as_bytes()),
     };
     let key = key.expect("a key of its kind");
-    let mut jwk = Jwk::from_encoding_key(&key, algorithm).expect("a public key");
+    let jwk = if algorithm == Algorithm::EdDSA {
+        let x = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+        serde_json::from_value(serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "alg": name }))
+    } else {
+        Ok(Jwk::from_encoding_key(&key, algorithm).expect("a public key"))
+    };
+    let mut jwk: Jwk = jwk.expect("a key of the set");
     jwk.common.key_id = Some(name.to_owned());
     jwk.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
     let public_pem = dir.join(format!("{name}.pem"));
