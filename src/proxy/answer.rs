@@ -3,6 +3,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 
 use super::chunks::Decoder;
@@ -25,6 +27,52 @@ pub enum Framing {
     Close,
 }
 
+/// The header that the client is told, in the making.
+#[derive(Debug)]
+pub enum Told {
+    /// Of HTTP/1.1: bytes, without the line that ends it.
+    Http1(Vec<u8>),
+    /// Of HTTP/2.
+    Http2(Box<ResponseHeader>),
+}
+
+impl Told {
+    fn begin(&mut self, status: u16, reason: &str) -> Result<()> {
+        match self {
+            Self::Http1(out) => {
+                out.extend_from_slice(b"HTTP/1.1 ");
+                out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+                out.push(b' ');
+                out.extend_from_slice(reason.as_bytes());
+                out.extend_from_slice(b"\r\n");
+                Ok(())
+            }
+            Self::Http2(header) => header.set_status(StatusCode::from_u16(status).map_err(|_| wrong("the status of the answer is none"))?),
+        }
+    }
+
+    /// Puts one field.
+    ///
+    /// # Errors
+    /// It cannot stand in a header.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<()> {
+        match self {
+            Self::Http1(out) => {
+                put(out, name, value);
+                Ok(())
+            }
+            Self::Http2(header) => match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                (Ok(name), Ok(value)) => header.append_header(name, value).map(|_| ()),
+                _ => Err(wrong("a field of the answer cannot stand in HTTP/2")),
+            },
+        }
+    }
+
+    fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+}
+
 /// The header of a final answer, made into one for the client but for the fields that the gateway adds.
 #[derive(Debug)]
 pub struct Answer {
@@ -41,7 +89,7 @@ pub struct Answer {
 pub enum Read {
     /// There is more to come.
     Partial,
-    /// The header is complete; it was written to the client's, without the line that ends it.
+    /// The header is complete, and put into the client's.
     Final(Answer),
 }
 
@@ -50,12 +98,12 @@ fn wrong(why: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InvalidHTTPHeader, why).into_up()
 }
 
-/// Takes a header from the beginning of `input`, if it is all there, and puts what the client is told of it into `out`. Interim
+/// Takes a header from the beginning of `input`, if it is all there, and puts what the client is told of it into `told`. Interim
 /// answers are passed over: nobody asked for one.
 ///
 /// # Errors
 /// It is not an answer, or one that two readers could read in two ways; `head_only` says whether the request was HEAD.
-pub fn read(input: &mut BytesMut, head_only: bool, out: &mut Vec<u8>) -> Result<Read> {
+pub fn read(input: &mut BytesMut, head_only: bool, told: &mut Told) -> Result<Read> {
     loop {
         let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut head = httparse::Response::new(&mut []);
@@ -77,13 +125,13 @@ pub fn read(input: &mut BytesMut, head_only: bool, out: &mut Vec<u8>) -> Result<
             drop(input.split_to(end));
             continue;
         }
-        let answer = take(&head, status, head_only, out)?;
+        let answer = take(&head, status, head_only, told)?;
         drop(input.split_to(end));
         return Ok(Read::Final(answer));
     }
 }
 
-fn take(head: &httparse::Response<'_, '_>, status: u16, head_only: bool, out: &mut Vec<u8>) -> Result<Answer> {
+fn take(head: &httparse::Response<'_, '_>, status: u16, head_only: bool, told: &mut Told) -> Result<Answer> {
     let (mut length, mut chunked, mut dated) = (None, false, false);
     let (mut close, mut keep_alive) = (false, false);
     let mut nominated: Vec<&[u8]> = Vec::new();
@@ -118,6 +166,7 @@ fn take(head: &httparse::Response<'_, '_>, status: u16, head_only: bool, out: &m
     let framing = match (status, length) {
         _ if head_only => Framing::Length(0),
         (204 | 304, _) => Framing::Length(0),
+        _ if chunked && told.is_http2() => Framing::Chunked(Decoder::default().bare()),
         _ if chunked => Framing::Chunked(Decoder::default()),
         (_, Some(length)) => Framing::Length(length),
         _ => Framing::Close,
@@ -127,21 +176,16 @@ fn take(head: &httparse::Response<'_, '_>, status: u16, head_only: bool, out: &m
     let unclear = matches!(framing, Framing::Close) || (chunked && length.is_some());
     let reusable = !unclear && !close && (current || keep_alive);
 
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(head.reason.unwrap_or_default().as_bytes());
-    out.extend_from_slice(b"\r\n");
-    let coded = chunked;
+    told.begin(status, head.reason.unwrap_or_default())?;
     for field in &*head.headers {
         let name = field.name.as_bytes();
-        let ours = is_ours(name) || (coded && name.eq_ignore_ascii_case(b"content-length"));
+        let ours = is_ours(name) || (chunked && name.eq_ignore_ascii_case(b"content-length"));
         if !ours && !nominated.iter().any(|token| token.eq_ignore_ascii_case(name) && !is_end_to_end(name)) {
-            put(out, name, field.value);
+            told.field(name, field.value)?;
         }
     }
-    if chunked || matches!(framing, Framing::Close) {
-        put(out, b"Transfer-Encoding", b"chunked");
+    if !told.is_http2() && (chunked || matches!(framing, Framing::Close)) {
+        told.field(b"Transfer-Encoding", b"chunked")?;
     }
     Ok(Answer { status, framing, reusable, dated })
 }
@@ -168,11 +212,12 @@ impl Framing {
         }
     }
 
-    /// Moves what is there of the content to `out`, framed for the client; says how many bytes of it are content.
+    /// Moves what is there of the content to `out`, framed for a client of HTTP/1.1 unless it is to be `bare`; says how many bytes of
+    /// it are content.
     ///
     /// # Errors
     /// It is not framed as it says.
-    pub fn carry(&mut self, input: &mut BytesMut, out: &mut Vec<u8>) -> Result<u64> {
+    pub fn carry(&mut self, input: &mut BytesMut, out: &mut Vec<u8>, bare: bool) -> Result<u64> {
         match self {
             Self::Length(left) => {
                 let n = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -191,7 +236,9 @@ impl Framing {
             }
             Self::Close => {
                 let piece: Bytes = input.split().freeze();
-                if !piece.is_empty() {
+                if bare {
+                    out.put_slice(&piece);
+                } else if !piece.is_empty() {
                     // Writing into memory does not fail.
                     let _ = std::io::Write::write_fmt(&mut *out, format_args!("{:x}\r\n", piece.len()));
                     out.put_slice(&piece);
@@ -206,11 +253,13 @@ impl Framing {
     ///
     /// # Errors
     /// It was not the end.
-    pub fn closed(&mut self, out: &mut Vec<u8>) -> Result<()> {
+    pub fn closed(&mut self, out: &mut Vec<u8>, bare: bool) -> Result<()> {
         if !matches!(self, Self::Close) {
             return Err(Error::explain(ErrorType::ConnectionClosed, "in the middle of the answer").into_up());
         }
-        out.put_slice(b"0\r\n\r\n");
+        if !bare {
+            out.put_slice(b"0\r\n\r\n");
+        }
         *self = Self::Length(0);
         Ok(())
     }
@@ -223,23 +272,24 @@ mod tests {
     /// The header for the client, the content for the client, and whether the connection can be used again; read in pieces of
     /// `step` bytes.
     fn relayed(answer: &str, head_only: bool, step: usize) -> Result<(String, String, bool), ()> {
-        let (mut input, mut out) = (BytesMut::new(), Vec::new());
+        let (mut input, mut told) = (BytesMut::new(), Told::Http1(Vec::new()));
         let mut rest = answer.as_bytes().chunks(step);
         let head = loop {
-            if let Read::Final(head) = read(&mut input, head_only, &mut out).map_err(|_| ())? {
+            if let Read::Final(head) = read(&mut input, head_only, &mut told).map_err(|_| ())? {
                 break head;
             }
             input.extend_from_slice(rest.next().ok_or(())?);
         };
-        let (mut framing, header) = (head.framing, String::from_utf8(std::mem::take(&mut out)).unwrap());
+        let Told::Http1(header) = told else { unreachable!("it was that") };
+        let (mut framing, header, mut out) = (head.framing, String::from_utf8(header).unwrap(), Vec::new());
         while !framing.is_done() {
-            framing.carry(&mut input, &mut out).map_err(|_| ())?;
+            framing.carry(&mut input, &mut out, false).map_err(|_| ())?;
             if framing.is_done() {
                 break;
             }
             match rest.next() {
                 Some(more) => input.extend_from_slice(more),
-                None => framing.closed(&mut out).map_err(|_| ())?,
+                None => framing.closed(&mut out, false).map_err(|_| ())?,
             }
         }
         let clean = input.is_empty() && rest.next().is_none();

@@ -38,11 +38,13 @@ pub struct Decoder {
     colon: bool,
     aside: usize,
     content: u64,
+    /// Whether the content alone is put out.
+    bare: bool,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { state: State::Size, digits: 0, left: 0, last: false, colon: false, aside: 0, content: 0 }
+        Self { state: State::Size, digits: 0, left: 0, last: false, colon: false, aside: 0, content: 0, bare: false }
     }
 }
 
@@ -50,6 +52,12 @@ impl Decoder {
     /// Whether the body is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// The same, which puts out the content alone.
+    #[must_use]
+    pub fn bare(self) -> Self {
+        Self { bare: true, ..self }
     }
 
     /// How many bytes of content it has taken so far.
@@ -72,8 +80,7 @@ impl Decoder {
                         if self.digits > 16 || self.left > i64::MAX as u64 {
                             return Err(MalformedChunk("a chunk is larger than any content can be"));
                         }
-                        out.put_u8(byte);
-                        room -= 1;
+                        room -= self.frame(&[byte], out);
                     }
                     (b';', _) if self.digits > 0 => self.state = State::Extension,
                     (b'\r', _) if self.digits > 0 => self.state = State::SizeEnd,
@@ -86,8 +93,7 @@ impl Decoder {
                 },
                 State::SizeEnd => {
                     line_feed(byte)?;
-                    out.put_slice(b"\r\n");
-                    room -= 2;
+                    room -= self.frame(b"\r\n", out);
                     self.last = self.left == 0;
                     self.state = if self.last { State::TrailerStart } else { State::Data };
                 }
@@ -111,8 +117,7 @@ impl Decoder {
                 }
                 State::DataLf => {
                     line_feed(byte)?;
-                    out.put_slice(b"\r\n");
-                    room -= 2;
+                    room -= self.frame(b"\r\n", out);
                     self.digits = 0;
                     self.state = State::Size;
                 }
@@ -141,8 +146,7 @@ impl Decoder {
                 }
                 State::LastLf => {
                     line_feed(byte)?;
-                    out.put_slice(b"\r\n");
-                    room -= 2;
+                    room -= self.frame(b"\r\n", out);
                     self.state = State::Done;
                 }
                 State::Done => {}
@@ -150,6 +154,15 @@ impl Decoder {
             at += 1;
         }
         Ok(at)
+    }
+
+    /// Puts out what frames the content, unless it is put out alone; says how much that was.
+    fn frame(&self, bytes: &[u8], out: &mut impl BufMut) -> usize {
+        if self.bare {
+            return 0;
+        }
+        out.put_slice(bytes);
+        bytes.len()
     }
 
     fn set_aside(&mut self) -> Result<(), MalformedChunk> {

@@ -11,23 +11,24 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, Version};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::http::v2::server::{H2Options, HttpSession, default_h2_options};
 use pingora::proxy::HttpProxy;
 use pingora::time::fast_timeout::{fast_sleep as sleep, fast_timeout as timeout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::direct::{self, Direct, Served};
+use super::direct::{self, Client, Direct, Served};
 use super::filter::Filter;
 use super::guard::{Arrival, Guard, Slot};
 use super::head::Head;
 use super::live::{Cut, SCOPE, SOON, Scope};
 use super::pool::Pool;
+use super::request::{self, Facts};
 use super::respond::Reply;
 use super::timer::{Timer, Watch};
 use super::wire::{self, Limits};
@@ -56,6 +57,8 @@ pub struct Plane {
 /// One connection, after TLS.
 pub struct Connection {
     plane: Arc<Plane>,
+    /// The upstreams' connections of this thread.
+    pool: Arc<Pool>,
     peer: IpAddr,
     secure: bool,
     /// Of HTTP/2: requests being answered, those begun so far, and when the last one ended (ms after `opened`).
@@ -74,9 +77,10 @@ enum End {
 }
 
 impl Connection {
-    pub(super) fn new(plane: Arc<Plane>, peer: IpAddr, secure: bool) -> Self {
+    pub(super) fn new(plane: Arc<Plane>, pool: Arc<Pool>, peer: IpAddr, secure: bool) -> Self {
         Self {
             plane,
+            pool,
             peer,
             secure,
             active: AtomicUsize::new(0),
@@ -87,7 +91,7 @@ impl Connection {
     }
 
     /// Serves the connection to its end.
-    pub(super) async fn serve(self, io: Stream, pool: Arc<Pool>, shutdown: watch::Receiver<bool>) {
+    pub(super) async fn serve(self, io: Stream, shutdown: watch::Receiver<bool>) {
         let slot = Slot::default();
         let guard = Guard::new(io, Arc::clone(&slot));
         if guard.alpn_http2() {
@@ -116,7 +120,7 @@ impl Connection {
             };
             first = false;
             if guard.content_is_done() {
-                match self.direct(&bytes, &pool, &mut guard, &mut timer, &scope).await {
+                match self.direct(&bytes, &mut guard, &mut timer, &scope).await {
                     Served::Next => {
                         // At once: its permit may hold a place that others wait for.
                         Scope::renew(&mut scope);
@@ -175,17 +179,45 @@ impl Connection {
     }
 
     /// Serves a request without content, if it is one of most.
-    async fn direct(&self, header: &[u8], pool: &Arc<Pool>, guard: &mut Guard, timer: &mut Timer, scope: &Arc<Scope>) -> Served {
+    async fn direct(&self, header: &[u8], guard: &mut Guard, timer: &mut Timer, scope: &Arc<Scope>) -> Served {
         let shared = &self.plane.shared;
         let Some(head) = Head::read(header).filter(|head| direct::is_plain(head, shared)) else { return Served::TheLongWay };
         let _counted = shared.active.request();
         let last = head.closes();
-        let mut request = Direct { plane: &self.plane, pool, guard, watch: Watch::new(timer, shared, scope), last };
-        let served = AssertUnwindSafe(request.serve(&head, scope)).catch_unwind().await;
-        served.unwrap_or_else(|_| {
-            tracing::error!(peer = %scope.peer, "a request panicked");
-            Served::Close
+        // The header was checked: there is one credential at most, and no content.
+        let facts = Facts { target: head.target, rewritten: true, authorization: head.authorization(), content_length: None };
+        let mut watch = Watch::new(timer, shared, scope);
+        caught(scope, async {
+            let decided = direct::decide(&self.plane, &head, Ok(facts), Version::HTTP_11, scope, &mut watch).await;
+            let Some(decided) = decided else { return Served::TheLongWay };
+            let (pool, client) = (&self.pool, Client::Http1(guard));
+            Direct { plane: &self.plane, pool, client, watch, last }.serve(decided, scope).await
         })
+        .await
+    }
+
+    /// The same on a stream of HTTP/2.
+    async fn direct_http2(&self, session: &mut HttpSession, scope: &Arc<Scope>) -> Served {
+        let shared = &self.plane.shared;
+        if !session.is_body_done() {
+            return Served::TheLongWay;
+        }
+        let mut timer = Timer::new();
+        let mut watch = Watch::new(&mut timer, shared, scope);
+        caught(scope, async move {
+            let header = session.req_header();
+            let head = Head::of(header);
+            if !direct::is_plain(&head, shared) {
+                return Served::TheLongWay;
+            }
+            let _counted = shared.active.request();
+            let facts = request::read(header, &Limits::from(&shared.settings));
+            let decided = direct::decide(&self.plane, &head, facts, Version::HTTP_2, scope, &mut watch).await;
+            let Some(decided) = decided else { return Served::TheLongWay };
+            let (pool, client) = (&self.pool, Client::Http2(session));
+            Direct { plane: &self.plane, pool, client, watch, last: false }.serve(decided, scope).await
+        })
+        .await
     }
 
     /// Answers and records a header that pingora never gets to see, and closes the connection.
@@ -319,6 +351,14 @@ async fn stopped(mut shutdown: watch::Receiver<bool>) {
     sleep(LAST_REQUEST).await;
 }
 
+/// What becomes of a request; what panics in it ends here.
+async fn caught(scope: &Scope, serving: impl Future<Output = Served>) -> Served {
+    AssertUnwindSafe(serving).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(peer = %scope.peer, "a request panicked");
+        Served::Close
+    })
+}
+
 /// What the future returns; false if the stop comes first.
 async fn until(future: impl Future<Output = bool>, mut stop: Pin<&mut impl Future<Output = ()>>) -> bool {
     let mut future = pin!(future);
@@ -347,6 +387,11 @@ impl HttpServerApp for Connection {
             return None;
         }
         let scope = Arc::new(Scope::new(self.peer, self.secure));
+        if let ServerSession::H2(stream) = &mut session
+            && !matches!(self.direct_http2(stream, &scope).await, Served::TheLongWay)
+        {
+            return None;
+        }
         self.request(session, &scope, shutdown).await;
         None
     }

@@ -117,6 +117,14 @@ impl Context {
         }
     }
 
+    /// Takes note of a request without content.
+    pub(super) fn begin(&mut self, method: Method, target: Box<str>, version: Version) {
+        self.method = method;
+        self.target = Some(target);
+        self.version = version;
+        self.content_done = true;
+    }
+
     /// Takes note of what a request asks for; both are shared with the header, not copied.
     pub(super) fn note(&mut self, method: &Method, uri: &Uri, version: Version) {
         self.method = method.clone();

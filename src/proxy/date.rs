@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Calls `f` with the date of this second.
-pub fn with(f: impl FnOnce(&[u8])) {
+pub fn with<T>(f: impl FnOnce(&[u8]) -> T) -> T {
     let second = clock::now().0.div_euclid(1000);
     LAST.with_borrow_mut(|(of, text)| {
         if *of != second {
@@ -27,8 +27,8 @@ pub fn with(f: impl FnOnce(&[u8])) {
             }
             *of = second;
         }
-        f(text);
-    });
+        f(text)
+    })
 }
 
 #[cfg(test)]

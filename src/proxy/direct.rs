@@ -4,22 +4,23 @@
 //! tried again, [`super::context`] records. What needs more than this goes the long way: content, upgrades, expectations, the
 //! gateway's own endpoints, upstreams of HTTP/2.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::BytesMut;
-use http::Method;
+use bytes::{Bytes, BytesMut};
+use http::{Method, Version};
+use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
-use pingora::{Error, ErrorType, OkOrErr, Result, RetryType};
+use pingora::protocols::http::v2::server::HttpSession;
+use pingora::{Error, ErrorType, Result, RetryType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::answer::{self, Framing, Read};
+use super::answer::{self, Framing, Read, Told};
 use super::connection::Plane;
 use super::context::Context;
 use super::decide::{note_failure, refused};
 use super::guard::Guard;
-use super::head::{self, Head};
+use super::head::Head;
 use super::headers::Rules;
 use super::live::Scope;
 use super::peer::{group, peer};
@@ -41,20 +42,47 @@ const PIECE: usize = 32 * 1024;
 pub enum Served {
     /// It was answered, and the connection goes on.
     Next,
-    /// The connection is to be closed.
+    /// The connection, or the stream of HTTP/2, is to be closed.
     Close,
     /// It is not for here: nothing of it was answered.
     TheLongWay,
 }
 
-/// One request on its way.
-pub struct Direct<'a> {
-    pub plane: &'a Plane,
-    pub pool: &'a Arc<Pool>,
-    pub guard: &'a mut Guard,
-    pub watch: Watch<'a>,
-    /// The connection is closed after this answer.
-    pub last: bool,
+/// Who is answered.
+pub enum Client<'a> {
+    Http1(&'a mut Guard),
+    Http2(&'a mut HttpSession),
+}
+
+impl Client<'_> {
+    /// Begins the answer; what is not sent yet stands in `out`.
+    fn begin(&mut self, told: Told, end: bool, out: &mut Vec<u8>) -> Result<()> {
+        match (self, told) {
+            (Self::Http1(_), Told::Http1(mut header)) => {
+                header.extend_from_slice(b"\r\n");
+                *out = header;
+                Ok(())
+            }
+            (Self::Http2(session), Told::Http2(header)) => session.write_response_header(header, end),
+            _ => Err(refused()),
+        }
+    }
+
+    /// Sends what is in `out`.
+    async fn tell(&mut self, out: &mut Vec<u8>, end: bool) -> Result<()> {
+        match self {
+            Self::Http1(guard) => {
+                let told = guard.tell(out).await;
+                out.clear();
+                told.map_err(|error| Error::because(ErrorType::WriteError, "an answer", error).into_down())
+            }
+            Self::Http2(session) => session.write_body(Bytes::from(std::mem::take(out)), end).await,
+        }
+    }
+
+    fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
 }
 
 /// Whether a request without content can be served here, as far as its header tells.
@@ -62,38 +90,78 @@ pub fn is_plain(head: &Head<'_>, shared: &Shared) -> bool {
     !head.has("upgrade") && !head.has("expect") && shared.own_endpoint(head.target).is_none()
 }
 
+/// A request that was decided.
+pub struct Decided {
+    context: Context,
+    /// The upstream that it goes to, and the header that it is sent; `None`: it is refused.
+    forward: Option<(Arc<Upstream>, Vec<u8>)>,
+}
+
+/// Decides a request; `None` if it is not for here, and nothing of it was answered.
+pub async fn decide(
+    plane: &Plane,
+    head: &Head<'_>,
+    facts: Result<Facts<'_>, Denial>,
+    version: Version,
+    scope: &Arc<Scope>,
+    watch: &mut Watch<'_>,
+) -> Option<Decided> {
+    let shared = &plane.shared;
+    let method = Method::from_bytes(head.method).ok()?;
+    let mut context = Context::of(Arc::clone(shared), Some(Arc::clone(scope)));
+    // The target as it was sent, until its canonical spelling is known.
+    context.begin(method, String::from_utf8_lossy(head.target).into(), version);
+    shared.note(head, &mut context);
+    if shared.active.requests() > shared.settings.max_requests {
+        context.denial = Some(Denial::Overloaded);
+        return Some(Decided { context, forward: None });
+    }
+    if let Some(wanted) = shared.decide(head.method, facts.clone(), false, &mut context) {
+        // It has its own limit. When the request is over before, the record says why.
+        if watch.within(shared.settings.request_timeout, wanted.fetch()).await.is_ok() {
+            shared.decide(head.method, facts, true, &mut context);
+        }
+    }
+    Shared::enter(&mut context);
+    let Some(upstream) = context.upstream() else { return Some(Decided { context, forward: None }) };
+    if upstream.settings.protocol == Protocol::Http2 {
+        *scope.begun.lock() = Some(Box::new(context));
+        return None;
+    }
+    watch.shorten(upstream.settings.total_timeout);
+    let request = request(head, &context);
+    Some(Decided { context, forward: request.map(|request| (upstream, request)) })
+}
+
+/// The header for the upstream.
+fn request(head: &Head<'_>, context: &Context) -> Option<Vec<u8>> {
+    let permit = context.permit.as_ref()?;
+    let identity = permit.identity();
+    let added = context.added(permit, identity.as_ref());
+    let mut out = Vec::with_capacity(ROOM / 4);
+    head.forward(context.target.as_deref()?, &Rules::of(head, &added), &mut out);
+    Some(out)
+}
+
+/// One request on its way.
+pub struct Direct<'a> {
+    pub plane: &'a Plane,
+    pub pool: &'a Arc<Pool>,
+    pub client: Client<'a>,
+    pub watch: Watch<'a>,
+    /// The connection is closed after this answer.
+    pub last: bool,
+}
+
 impl Direct<'_> {
-    /// Serves a request.
-    pub async fn serve(&mut self, head: &Head<'_>, scope: &Arc<Scope>) -> Served {
-        let shared = &self.plane.shared;
-        let Ok(method) = Method::from_bytes(head.method) else { return Served::TheLongWay };
-        let mut context = Context::of(Arc::clone(shared), Some(Arc::clone(scope)));
-        context.method = method;
-        context.content_done = true;
-        // As it was sent, until its canonical spelling is known.
-        context.target = Some(String::from_utf8_lossy(head.target).into());
-        shared.note(head, &mut context);
-        if shared.active.requests() > shared.settings.max_requests {
-            context.denial = Some(Denial::Overloaded);
-            return self.refuse(&mut context).await;
-        }
-        // The header was checked: there is one credential at most, and no content.
-        let facts = Facts { target: head.target, rewritten: true, authorization: head.authorization(), content_length: None };
-        if let Some(wanted) = shared.decide(head.method, Ok(facts), false, &mut context) {
-            let limit = shared.settings.request_timeout;
-            if self.watch.within(limit, wanted.fetch()).await.is_err() {
-                return Served::Close;
-            }
-            shared.decide(head.method, Ok(facts), true, &mut context);
-        }
-        Shared::enter(&mut context);
-        let Some(upstream) = context.upstream() else { return self.refuse(&mut context).await };
-        if upstream.settings.protocol == Protocol::Http2 {
-            *scope.begun.lock() = Some(Box::new(context));
-            return Served::TheLongWay;
-        }
-        self.watch.shorten(upstream.settings.total_timeout);
-        match self.forward(head, &upstream, &mut context).await {
+    /// Answers a request.
+    pub async fn serve(&mut self, decided: Decided, scope: &Scope) -> Served {
+        let Decided { mut context, forward } = decided;
+        let Some((upstream, request)) = forward else {
+            // Over before it was decided: the record says what the client is told.
+            return if scope.cut.lock().is_some() { Served::Close } else { self.refuse(&mut context).await };
+        };
+        match self.forward(&request, &upstream, &mut context).await {
             Ok(()) if self.last => Served::Close,
             Ok(()) => Served::Next,
             Err(error) => {
@@ -120,26 +188,33 @@ impl Direct<'_> {
             context.response_bytes = reply.body.len() as u64;
         }
         self.last |= self.plane.shared.stopping();
-        let message = reply.into_message(head_only, self.last);
-        match self.tell(&message).await {
+        let mut out = match &mut self.client {
+            Client::Http1(_) => reply.into_message(head_only, self.last).into(),
+            Client::Http2(session) => {
+                if session.write_response_header(reply.header, head_only).is_err() {
+                    return Served::Close;
+                }
+                if head_only { Vec::new() } else { reply.body.into() }
+            }
+        };
+        match self.tell(&mut out, true).await {
             Ok(()) if !self.last => Served::Next,
             _ => Served::Close,
         }
     }
 
-    /// Writes to the client.
-    async fn tell(&mut self, bytes: &[u8]) -> Result<()> {
-        let told = self.watch.within(self.plane.shared.settings.write_timeout, self.guard.tell(bytes)).await;
+    /// Sends what is in `out` to the client.
+    async fn tell(&mut self, out: &mut Vec<u8>, end: bool) -> Result<()> {
+        let told = self.watch.within(self.plane.shared.settings.write_timeout, self.client.tell(out, end)).await;
         match told {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Error::because(ErrorType::WriteError, "an answer", error).into_down()),
+            Ok(told) => told,
             Err(Late::Step) => Err(Error::explain(ErrorType::WriteTimedout, "an answer").into_down()),
             Err(Late::Ended) => Err(refused()),
         }
     }
 
     /// Carries the request to an upstream and its answer back, on another connection or to another server if need be.
-    async fn forward(&mut self, head: &Head<'_>, upstream: &Arc<Upstream>, context: &mut Context) -> Result<()> {
+    async fn forward(&mut self, request: &[u8], upstream: &Arc<Upstream>, context: &mut Context) -> Result<()> {
         let settings = &self.plane.shared.settings;
         loop {
             let server = Shared::pick(context)?;
@@ -161,7 +236,7 @@ impl Direct<'_> {
             };
             let counts = upstream.counts();
             (if reused { &counts.reused } else { &counts.connected }).fetch_add(1, Ordering::Relaxed);
-            match self.exchange(stream, head, upstream, context).await {
+            match self.exchange(stream, request, upstream, context).await {
                 Ok(Some(stream)) => {
                     self.pool.keep(key, stream, settings.upstream_idle_timeout, settings.upstream_pool);
                     return Ok(());
@@ -179,26 +254,11 @@ impl Direct<'_> {
     }
 
     /// Sends the request and hands on the answer; the connection, if it can be used again.
-    async fn exchange(
-        &mut self,
-        mut stream: Stream,
-        head: &Head<'_>,
-        upstream: &Upstream,
-        context: &mut Context,
-    ) -> Result<Option<Stream>> {
+    async fn exchange(&mut self, mut stream: Stream, request: &[u8], upstream: &Upstream, context: &mut Context) -> Result<Option<Stream>> {
         let shared = &self.plane.shared;
         shared.ask_again(context)?;
-        let mut out = Vec::with_capacity(ROOM);
-        {
-            let permit = context.permit.as_ref().ok_or_else(refused)?;
-            let identity = permit.identity();
-            let added = context.added(permit, identity.as_ref());
-            let target = context.target.as_deref().or_err(ErrorType::InternalError, "a target")?;
-            head.forward(target, &Rules::of(head, &added), &mut out);
-        }
-        let limit = upstream.settings.response_timeout;
-        let sent = self.watch.within(limit, async {
-            stream.write_all(&out).await?;
+        let sent = self.watch.within(upstream.settings.response_timeout, async {
+            stream.write_all(request).await?;
             stream.flush().await
         });
         match sent.await {
@@ -208,7 +268,10 @@ impl Direct<'_> {
             Err(Late::Ended) => return Err(refused()),
         }
 
-        out.clear();
+        let mut told = match self.client {
+            Client::Http1(_) => Told::Http1(Vec::with_capacity(ROOM)),
+            Client::Http2(_) => Told::Http2(Box::new(ResponseHeader::build_no_case(200, Some(16))?)),
+        };
         let mut input = BytesMut::with_capacity(ROOM);
         let answer = loop {
             let before = input.len();
@@ -216,7 +279,7 @@ impl Direct<'_> {
                 let error = Error::explain(ErrorType::ConnectionClosed, "before an answer");
                 return Err(if before == 0 { stale(error) } else { error.into_up() });
             }
-            if let Read::Final(answer) = answer::read(&mut input, context.head_only(), &mut out)? {
+            if let Read::Final(answer) = answer::read(&mut input, context.head_only(), &mut told)? {
                 break answer;
             }
         };
@@ -224,20 +287,18 @@ impl Direct<'_> {
         context.status = answer.status;
         context.attempts.answered(upstream, answer.status);
         self.last |= shared.stopping();
-        head::put(&mut out, b"X-Request-Id", context.request_id.as_bytes());
+        told.field(b"X-Request-Id", context.request_id.as_bytes())?;
         if let Some(quota) = &context.quota {
-            let _ = respond::quota_fields(quota, |name, value| {
-                head::put(&mut out, name.as_str().as_bytes(), value);
-                Ok::<_, Infallible>(())
-            });
+            respond::quota_fields(quota, |name, value| told.field(name.as_str().as_bytes(), value))?;
         }
         if !answer.dated {
-            date::with(|date| head::put(&mut out, b"Date", date));
+            date::with(|date| told.field(b"Date", date))?;
         }
-        if self.last {
-            out.extend_from_slice(b"Connection: close\r\n");
+        if self.last && !self.client.is_http2() {
+            told.field(b"Connection", b"close")?;
         }
-        out.extend_from_slice(b"\r\n");
+        let mut out = Vec::new();
+        self.client.begin(told, answer.framing.is_done(), &mut out)?;
         let complete = self.content(&mut stream, input, out, answer.framing, upstream, context).await?;
         Ok((answer.reusable && complete).then_some(stream))
     }
@@ -252,16 +313,20 @@ impl Direct<'_> {
         upstream: &Upstream,
         context: &mut Context,
     ) -> Result<bool> {
+        let bare = self.client.is_http2();
+        if bare && framing.is_done() {
+            // Said with the header.
+            return Ok(input.is_empty());
+        }
         loop {
-            let carried = framing.carry(&mut input, &mut out)?;
+            let carried = framing.carry(&mut input, &mut out, bare)?;
             if carried > 0 {
                 self.plane.shared.ask_again(context)?;
                 context.response_bytes += carried;
             }
             let done = framing.is_done();
-            if !out.is_empty() {
-                self.tell(&out).await?;
-                out.clear();
+            if !out.is_empty() || (done && bare) {
+                self.tell(&mut out, done).await?;
             }
             if done {
                 return Ok(input.is_empty());
@@ -270,7 +335,7 @@ impl Direct<'_> {
                 input.reserve(PIECE);
             }
             if self.read(stream, &mut input, upstream).await? == 0 {
-                framing.closed(&mut out)?;
+                framing.closed(&mut out, bare)?;
             }
         }
     }

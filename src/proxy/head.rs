@@ -1,14 +1,16 @@
-//! The header of an HTTP/1.1 request in the bytes that came, and the one for the upstream that is made of them.
+//! The header of a request in the bytes that came, and the one for the upstream that is made of them.
 //!
 //! For requests that need nothing of what pingora keeps of a header; what becomes of the fields is [`Rules`]' to say.
 
 use std::convert::Infallible;
 
 use http::HeaderName;
+use http::header::HOST;
+use pingora::http::RequestHeader;
 
 use super::headers::{Fields, Rules};
 
-/// A header that [`super::wire::check`] has passed, its target in origin-form.
+/// A header that was checked, its target in origin-form.
 #[derive(Debug)]
 pub struct Head<'a> {
     pub method: &'a [u8],
@@ -17,7 +19,7 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// Reads a header; `None` only if it is not one that was checked.
+    /// Reads a header that [`super::wire::check`] has passed; `None` only if it is another.
     pub fn read(header: &'a [u8]) -> Option<Self> {
         let mut lines = header.strip_suffix(b"\r\n\r\n")?.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let mut words = lines.next()?.split(|byte| *byte == b' ');
@@ -28,6 +30,16 @@ impl<'a> Head<'a> {
             fields.push((&line[..colon], line[colon + 1..].trim_ascii()));
         }
         Some(Self { method, target, fields })
+    }
+
+    /// A header of HTTP/2.
+    pub fn of(header: &'a RequestHeader) -> Self {
+        let mut fields = Vec::with_capacity(header.headers.len() + 1);
+        if let Some(authority) = header.uri.authority().filter(|_| !header.headers.contains_key(HOST)) {
+            fields.push((&b"host"[..], authority.as_str().as_bytes()));
+        }
+        fields.extend(header.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())));
+        Self { method: header.method.as_str().as_bytes(), target: header.raw_path(), fields }
     }
 
     /// Whether there is a field of this name, given in lower case.

@@ -243,5 +243,5 @@ async fn serve(
             Err(_) => return,
         },
     };
-    Connection::new(plane, peer.ip().to_canonical(), secure).serve(stream, pool, shutdown).await;
+    Connection::new(plane, pool, peer.ip().to_canonical(), secure).serve(stream, shutdown).await;
 }
