@@ -1,7 +1,7 @@
 //! What a decision costs: the pure one, the whole gate on a warm cache, by a secret and by a token, and the route map; at
 //! 10 and 10,000 routes, at 100 and 100,000 clients. `cargo bench --bench decision`
 
-#![allow(missing_docs, clippy::cast_possible_truncation, reason = "a benchmark")]
+#![allow(missing_docs, dead_code, clippy::cast_possible_truncation, reason = "a benchmark")]
 
 #[path = "support/gate.rs"]
 mod gate;

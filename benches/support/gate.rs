@@ -59,6 +59,11 @@ impl World {
     }
 }
 
+/// A target that no client may reach, of so many routes.
+pub fn forbidden(routes: u32) -> String {
+    format!("/api/public/v1/service{}/patients/17", routes - 1)
+}
+
 /// The `Authorization` of somebody.
 pub fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
@@ -80,13 +85,15 @@ pub fn table(registry: &ScopeRegistry, count: u32) -> RouteTable {
     let upstream = Arc::new(Upstream::new("core", Settings::default(), vec![server]));
     let billing: ScopeToken = "billing".parse().expect("a scope");
     let scopes = registry.intern(&billing).expect("room for a scope");
+    let clinical = registry.intern(&"clinical".parse().expect("a scope")).expect("room for a scope");
     let routes = (0..count)
         .map(|n| Route {
             id: RouteId(n),
             prefix: format!("/api/public/v1/service{n}").parse().expect("a prefix"),
             methods: MethodSet::ALL,
-            requirement: Requirement::AnyOf(scopes),
-            scopes: "billing".into(),
+            // The last one is for nobody.
+            requirement: Requirement::AnyOf(if n + 1 == count { clinical } else { scopes }),
+            scopes: if n + 1 == count { "clinical" } else { "billing" }.into(),
             upstream: Arc::clone(&upstream),
             allow_path_parameters: false,
             websocket: false,
