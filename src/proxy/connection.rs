@@ -138,11 +138,7 @@ impl Connection {
             let mut session = ServerSession::new_http1(guard);
             session.set_pipelined_prefix(bytes);
             let end = self.request(session, &scope, &shutdown).await;
-            let begun = scope.begun.lock().take();
-            if let Some(mut begun) = begun {
-                begun.denial = Some(Denial::Malformed(MalformedRequest::Message("the request cannot be read")));
-                begun.status = 400;
-            }
+            scope.give_up();
             if !scope.noted.load(Ordering::Relaxed) {
                 // pingora refused by itself what our own reading took; the client got its bare 400.
                 let denial = Denial::Malformed(MalformedRequest::Message("the request cannot be read"));
@@ -393,6 +389,7 @@ impl HttpServerApp for Connection {
             return None;
         }
         self.request(session, &scope, shutdown).await;
+        scope.give_up();
         None
     }
 

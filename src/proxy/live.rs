@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::tunnel::Tunnel;
-use crate::access::Denial;
+use crate::access::{Denial, MalformedRequest};
 use crate::cache::Touched;
 use crate::gate::{Gate, Permit};
 
@@ -98,6 +98,15 @@ impl Scope {
                 *last.tunnel.get_mut() = None;
             }
             None => *this = Arc::new(Self::new(this.peer, this.secure)),
+        }
+    }
+
+    /// Records a request that was decided, and that pingora then refused by itself.
+    pub fn give_up(&self) {
+        let begun = self.begun.lock().take();
+        if let Some(mut begun) = begun {
+            begun.denial = Some(Denial::Malformed(MalformedRequest::Message("the request cannot be read")));
+            begun.status = 400;
         }
     }
 
