@@ -1,8 +1,8 @@
 //! The data plane: pingora, wrapped so that only checked messages reach it and nothing waits for ever.
 //!
-//! A connection is accepted by [`listener`], read and watched over by `connection`, and each of its requests goes
-//! through `filter`, which asks the gate. pingora's types stay in this module. [`wire`] and [`chunks`] are bytes in and a verdict
-//! out, and public so that they can be fuzzed.
+//! A connection is accepted by [`listener`], and read and watched over by `connection`. Most of its requests are carried by
+//! `direct`; what needs more than a header goes through pingora's own loop, and `filter`. Both ask the gate by `decide`. pingora's
+//! types stay in this module. [`wire`] and [`chunks`] are bytes in and a verdict out, and public so that they can be fuzzed.
 
 mod active;
 mod again;
