@@ -56,7 +56,8 @@ async fn refused(world: &World, app: &str) -> (u16, String, String) {
 async fn a_client_has_so_many_requests_under_way_at_once() {
     let tiers =
         ROUTES.replace("[tiers.one]\nper_second = 1\nburst = 1", "[tiers.one]\nper_second = 100000\nburst = 100000\nconcurrent = 1");
-    let world = World::with("", &tiers).await;
+    // Connections stay for ever: if one that is idle kept a place, nobody would get it.
+    let world = World::with("[limits]\nidle_timeout_ms = 3600000\n", &tiers).await;
     let held = Held::new(&world, "limited").await;
     assert_eq!(refused(&world, "limited").await, (429, "1".into(), "rate_limited".into()));
     while world.metric("sigmagate_decisions_total{reason=\"too_many_at_once\"}").await < 1.0 {}
