@@ -22,6 +22,8 @@ use crate::store::{self, Store};
 pub const EVERY: Duration = Duration::from_secs(5);
 /// The most refusals of one batch: what comes beyond is counted, and not told of one by one.
 const DENIALS: usize = 2000;
+/// The most rows that are written at a time: a revocation may wait for them.
+const AT_A_TIME: usize = 1000;
 
 /// Gathers what is to be written.
 pub struct Tally {
@@ -157,13 +159,16 @@ impl Batch {
 
 /// Writes a batch; what has been written is no longer in it.
 async fn write(store: &dyn Store, batch: &mut Batch) -> Result<(), store::Error> {
-    if !batch.usage.is_empty() || !batch.used.is_empty() {
-        store.add_usage(&batch.usage, &batch.used).await?;
-        (batch.usage, batch.used) = (Vec::new(), Vec::new());
+    while !batch.usage.is_empty() || !batch.used.is_empty() {
+        let (usage, used) = (next(&batch.usage), next(&batch.used));
+        store.add_usage(&batch.usage[usage..], &batch.used[used..]).await?;
+        batch.usage.truncate(usage);
+        batch.used.truncate(used);
     }
-    if !batch.denials.is_empty() {
-        store.add_denials(&batch.denials).await?;
-        batch.denials = Vec::new();
+    while !batch.denials.is_empty() {
+        let denials = next(&batch.denials);
+        store.add_denials(&batch.denials[denials..]).await?;
+        batch.denials.truncate(denials);
     }
     while let Some(ended) = batch.ended.last() {
         match store.queue_ended_secret_used(ended.client, ended.generation, ended.at, ended.address).await {
@@ -173,6 +178,11 @@ async fn write(store: &dyn Store, batch: &mut Batch) -> Result<(), store::Error>
         };
     }
     Ok(())
+}
+
+/// Where the rows begin that are written next, from the end.
+fn next<T>(rows: &[T]) -> usize {
+    rows.len().saturating_sub(AT_A_TIME)
 }
 
 /// Whether the gateway has refused a request: what an upstream did is no refusal.
@@ -239,6 +249,8 @@ mod tests {
     use super::*;
     use crate::limit::TierNames;
     use crate::scope::ScopeRegistry;
+    use crate::store::SqliteStore;
+    use crate::store::records::{Records as _, Viewer};
 
     const DAY: i64 = 24 * 60 * 60 * 1000;
 
@@ -282,6 +294,24 @@ mod tests {
         assert_eq!(batch.usage[0].refused, 2003);
         tally.record(&refused(0, client));
         assert_eq!((tally.take().denials.len(), tally.untold()), (1, 3));
+    }
+
+    #[tokio::test]
+    async fn a_large_batch_is_written_in_pieces_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path().join("gateway.db").to_str().unwrap(), true).await.unwrap();
+        let (tally, client) = (tally(), ClientId::from_random([b'1'; 20]));
+        let refusals = i64::try_from(AT_A_TIME).unwrap() + 3;
+        for n in 0..refusals {
+            tally.record(&Record { client: None, ..refused(n, client) });
+        }
+        let mut batch = tally.take();
+        write(&store, &mut batch).await.unwrap();
+        assert!(batch.is_empty());
+        let found = store.denials_page(&"p".parse().unwrap(), &Viewer::Operator, None, u32::MAX).await.unwrap();
+        let mut at: Vec<_> = found.iter().map(|row| row.at.0).collect();
+        at.sort_unstable();
+        assert_eq!(at, (0..refusals).collect::<Vec<_>>());
     }
 
     #[test]

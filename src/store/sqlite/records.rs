@@ -24,6 +24,12 @@ use crate::store::{Actor, Error, audit, rules};
 /// The present moment, by the database's clock.
 const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
+/// One value of each thing, for `json_each`.
+#[expect(clippy::expect_used, reason = "numbers and texts can be told")]
+fn each<'a, T, V: serde::Serialize>(of: &'a [T], value: impl Fn(&'a T) -> V) -> String {
+    serde_json::to_string(&of.iter().map(value).collect::<Vec<_>>()).expect("a list of numbers and texts")
+}
+
 #[async_trait]
 impl Outbox for SqliteStore {
     async fn claim_mail(&self, claimer: &str, limit: u32, hold: Duration) -> Result<Vec<OutboxMail>, Error> {

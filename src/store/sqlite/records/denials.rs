@@ -7,7 +7,8 @@ use sqlx::sqlite::SqliteRow;
 
 use super::super::SqliteStore;
 use super::super::rows::Reading;
-use crate::id::{ClientId, PracticeId, Revision, UserId};
+use super::each;
+use crate::id::{PracticeId, Revision, UserId};
 use crate::store::Error;
 use crate::store::records::{DenialPlace, DenialRow, Viewer};
 
@@ -22,32 +23,35 @@ impl SqliteStore {
     /// whatever the row says.
     pub(super) async fn note_denials(&self, rows: &[DenialRow]) -> Result<(), Error> {
         let mut write = self.begin().await?;
-        for row in rows {
-            sqlx::query(
-                "INSERT INTO denials (request_id, at, practice_id, client_id, user_id, owner, route, method, path, reason, status, address,
-                     revision)
-                 VALUES (?1, ?2, ?3, ?4, ?5,
-                     CASE WHEN EXISTS (SELECT 1 FROM clients WHERE client_id = ?4) THEN (SELECT owner FROM clients WHERE client_id = ?4)
-                          ELSE ?6 END,
-                     ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-                 ON CONFLICT DO NOTHING",
+        sqlx::query(
+            "INSERT INTO denials (request_id, at, practice_id, client_id, user_id, owner, route, method, path, reason, status, address,
+                 revision)
+             SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
+                 CASE WHEN EXISTS (SELECT 1 FROM clients WHERE client_id = value ->> 3)
+                      THEN (SELECT owner FROM clients WHERE client_id = value ->> 3)
+                      ELSE value ->> 5 END,
+                 value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, value ->> 12
+             FROM json_each(?) WHERE true ON CONFLICT DO NOTHING",
+        )
+        .bind(each(rows, |row| {
+            (
+                &*row.request_id,
+                row.at.0,
+                row.practice.as_str(),
+                row.client,
+                row.user.as_ref().map(UserId::as_str),
+                row.owner.as_ref().map(UserId::as_str),
+                &*row.route,
+                &*row.method,
+                &*row.path,
+                &*row.reason,
+                row.status,
+                row.address,
+                i64::try_from(row.revision.0).unwrap_or(i64::MAX),
             )
-            .bind(&*row.request_id)
-            .bind(row.at.0)
-            .bind(row.practice.as_str())
-            .bind(row.client.map(ClientId::to_text))
-            .bind(row.user.as_ref().map(UserId::as_str))
-            .bind(row.owner.as_ref().map(UserId::as_str))
-            .bind(&*row.route)
-            .bind(&*row.method)
-            .bind(&*row.path)
-            .bind(&*row.reason)
-            .bind(row.status)
-            .bind(row.address.to_string())
-            .bind(i64::try_from(row.revision.0).unwrap_or(i64::MAX))
-            .execute(write.conn())
-            .await?;
-        }
+        }))
+        .execute(write.conn())
+        .await?;
         write.done().await?;
         for practice in rows.iter().map(|row| row.practice.as_str()).collect::<BTreeSet<_>>() {
             while self.forget_denials(practice).await? {}

@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use super::super::SqliteStore;
 use super::super::rows::{self, Reading};
+use super::each;
 use super::page::add_secrets;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId};
@@ -14,33 +15,33 @@ use crate::store::records::{Active, ClientRow, SecretUse, UsageDelta, UsageRow, 
 
 impl SqliteStore {
     pub(super) async fn count_usage(&self, deltas: &[UsageDelta], uses: &[SecretUse]) -> Result<(), Error> {
+        // All rows in one statement: each costs two changes of threads.
         let mut write = self.begin().await?;
-        for delta in deltas {
+        if !deltas.is_empty() {
             sqlx::query(
                 "INSERT INTO usage_daily (day, client_id, scope, requests, refused)
-                 SELECT ?1, ?2, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = ?2)
+                 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?)
+                 WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = value ->> 1)
                  ON CONFLICT (day, client_id, scope) DO UPDATE
                  SET requests = usage_daily.requests + excluded.requests, refused = usage_daily.refused + excluded.refused",
             )
-            .bind(delta.day.0)
-            .bind(delta.client.to_text())
-            .bind(delta.scope.as_ref().map_or("", ScopeToken::as_str))
-            .bind(i64::try_from(delta.requests).unwrap_or(i64::MAX))
-            .bind(i64::try_from(delta.refused).unwrap_or(i64::MAX))
+            .bind(each(deltas, |delta| {
+                let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+                let scope = delta.scope.as_ref().map_or("", ScopeToken::as_str);
+                (delta.day.0, delta.client, scope, count(delta.requests), count(delta.refused))
+            }))
             .execute(write.conn())
             .await?;
         }
-        for used in uses {
+        if !uses.is_empty() {
             sqlx::query(
                 "INSERT INTO secret_uses (client_id, generation, last_used_at, address)
-                 SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = ?1)
+                 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?)
+                 WHERE EXISTS (SELECT 1 FROM clients WHERE client_id = value ->> 0)
                  ON CONFLICT (client_id, generation) DO UPDATE SET last_used_at = excluded.last_used_at, address = excluded.address
                  WHERE secret_uses.last_used_at < excluded.last_used_at",
             )
-            .bind(used.client.to_text())
-            .bind(used.generation)
-            .bind(used.at.0)
-            .bind(used.address.to_string())
+            .bind(each(uses, |used| (used.client, used.generation, used.at.0, used.address)))
             .execute(write.conn())
             .await?;
         }
