@@ -13,6 +13,7 @@ mod rows;
 mod team;
 mod tokens;
 mod write;
+mod written;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use super::barrier::wait_for;
 use super::changes::{batch, read_all};
 use super::fault::{explain, is_busy, unusable};
 use super::lock::{ServeLock, Watched};
+use super::written::Written;
 use super::{LEASE, Shared, open, tokens, write};
 use crate::clock::{BootTime, boot_time, now};
 use crate::id::Revision;
@@ -20,8 +21,6 @@ use crate::store::{Changes, Error, Feed, Fill};
 /// How long a feed waits for another transaction while it serves. Short: a shell in which somebody forgot a `COMMIT`
 /// may delay receipts, but must not keep the feed from proving itself current.
 const SERVING_BUSY: &str = "PRAGMA busy_timeout = 20";
-/// How long after a change was committed elsewhere it is looked for at the latest.
-const POLL: Duration = Duration::from_millis(5);
 /// The most logged changes that are read as changes.
 const BATCH: i64 = 50_000;
 /// How often what is over is forgotten.
@@ -36,6 +35,8 @@ pub(super) struct SqliteFeed {
     node: Option<String>,
     /// The files that must stay what they were at registration.
     watched: Vec<Watched>,
+    /// Says when to look; once registered.
+    written: Option<Written>,
     /// What the last complete reading saw.
     seen: Option<Seen>,
     /// An acknowledgement that another transaction was in the way of.
@@ -67,6 +68,7 @@ impl SqliteFeed {
             conn,
             node: None,
             watched: Vec::new(),
+            written: None,
             seen: None,
             unacknowledged: None,
             grace: Default::default(),
@@ -122,6 +124,7 @@ impl SqliteFeed {
         sqlx::raw_sql(SERVING_BUSY).execute(&mut self.conn).await?;
         // Were the log beside the database removed, others would write a new one that this connection never reads.
         self.watched = watched(&self.shared)?;
+        self.written = Some(Written::to(&beside(&self.shared, "-wal")?)?);
         self.node = Some(node.clone());
         self.seen = None;
         self.unacknowledged = None;
@@ -284,7 +287,9 @@ impl Feed for SqliteFeed {
     }
 
     async fn due(&mut self) {
-        tokio::time::sleep(POLL).await;
+        if let Some(written) = &mut self.written {
+            written.due().await;
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -317,18 +322,19 @@ async fn standing(shared: &Shared, node: Option<&str>, conn: &mut SqliteConnecti
 
 /// The database, the two files that SQLite keeps beside it, and the serve lock.
 fn watched(shared: &Shared) -> Result<Vec<Watched>, Error> {
-    // SQLite follows links before it names the files beside the database.
-    let real = shared.path.canonicalize().map_err(|error| unusable(format!("`{}` is gone: {error}", shared.path.display())))?;
-    let beside = |suffix: &str| -> PathBuf {
-        let mut path = real.as_os_str().to_owned();
-        path.push(suffix);
-        path.into()
-    };
     let mut files = vec![shared.file.clone()];
-    for path in [beside("-wal"), beside("-shm"), ServeLock::path(&shared.path)] {
+    for path in [beside(shared, "-wal")?, beside(shared, "-shm")?, ServeLock::path(&shared.path)] {
         files.push(Watched::new(path)?);
     }
     Ok(files)
+}
+
+/// A file of SQLite's beside the database: it follows links before it names them.
+fn beside(shared: &Shared, suffix: &str) -> Result<PathBuf, Error> {
+    let real = shared.path.canonicalize().map_err(|error| unusable(format!("`{}` is gone: {error}", shared.path.display())))?;
+    let mut path = real.into_os_string();
+    path.push(suffix);
+    Ok(path.into())
 }
 
 fn lease_ms(grace: Duration) -> i64 {
