@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
 use crate::credential::{SecretDigest, usable_at};
+use crate::digest::sha256;
 use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
 use crate::scope::ScopeToken;
 use crate::token::Algorithm;
@@ -174,7 +174,7 @@ impl Client {
     #[must_use]
     pub fn version(&self) -> Version {
         let json = serde_json::to_vec(self).expect("entities have text keys only");
-        Sha256::digest(json)[..16].try_into().expect("a digest is longer")
+        sha256(json)[..16].try_into().expect("a digest is longer")
     }
 }
 

@@ -44,6 +44,7 @@ pub mod manage;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod digest;
 pub mod jwks;
 pub mod metrics;
 pub mod reload;

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Config, Mistakes};
+use crate::digest::sha256;
 use crate::gate::Gate;
 use crate::jwks::{Fetched, Fetcher, Remote};
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ struct Last {
 
 impl Last {
     fn read(routes: &Path, beside: &[PathBuf]) -> Vec<[u8; 32]> {
-        let digest = |path| Sha256::digest(Zeroizing::new(std::fs::read(path).unwrap_or_default())).into();
+        let digest = |path| sha256(Zeroizing::new(std::fs::read(path).unwrap_or_default()));
         std::iter::once(routes).chain(beside.iter().map(PathBuf::as_path)).map(digest).collect()
     }
 }

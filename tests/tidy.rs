@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The modules from the bottom up. A module uses those of the rows above its own, and those of its row that stand in it
 /// only as `allowed` says.
 const LAYERS: &[&[&str]] = &[
-    &["id", "clock", "tls", "scope"],
+    &["id", "clock", "tls", "scope", "digest"],
     &["entity", "credential", "token", "upstream"],
     &["route", "access"],
     &["record", "store", "limit", "jwks"],
@@ -39,12 +39,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lettre", &["mail"]),
     ("askama", &["mail"]),
     ("jsonwebtoken", &["token"]),
-    ("aws_lc_rs", &["token"]),
+    ("aws_lc_rs", &["token", "digest"]),
     ("reqwest", &["jwks", "manage"]),
     ("prometheus", &["metrics"]),
     ("toml", &["config"]),
     ("clap", &["cli", "demo"]),
-    ("notify", &["reload", "server"]),
+    ("notify", &["reload", "server", "store"]),
     ("rustix", &["clock", "metrics", "demo", "server"]),
 ];
 

@@ -12,12 +12,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::api::{Api, CONTENT};
 use super::caller::Called;
 use super::problem::Problem;
 use super::request_id::RequestId;
+use crate::digest::{Sha256, sha256};
 use crate::store::records::Idempotent;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -40,12 +40,12 @@ async fn run(api: &Api, caller: &str, request: Request, next: Next) -> Result<Re
     let id = request.extensions().get::<RequestId>().copied();
     let (parts, body) = request.into_parts();
     let content = to_bytes(body, CONTENT).await.map_err(|_| Problem::too_large())?;
-    let mut digest = Sha256::new();
+    let mut digest = Sha256::default();
     for part in [parts.method.as_str().as_bytes(), parts.uri.to_string().as_bytes(), &content] {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    match api.store.begin_idempotent(caller, key, digest.finalize().into()).await? {
+    match api.store.begin_idempotent(caller, key, digest.finish()).await? {
         Idempotent::Begun => {}
         Idempotent::Replay { status, body } => return Ok(replay(status, body, id)),
         Idempotent::Mismatch => {
@@ -84,7 +84,7 @@ fn key(request: &Request) -> Result<[u8; 32], Problem> {
         let detail = "Idempotency-Key must be one field of 1 to 255 letters, digits and signs";
         return Err(Problem::malformed(Some("Idempotency-Key".into()), detail));
     }
-    Ok(Sha256::digest(field).into())
+    Ok(sha256(field))
 }
 
 fn without_secret(mut answer: Value) -> Value {

@@ -7,12 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 
 use super::sync::{AtomicBool, Ordering};
 use super::{PracticeCell, UserCell};
 use crate::clock::Timestamp;
 use crate::credential::{self, Presented, SecretDigest};
+use crate::digest::sha256;
 use crate::entity::{Client, ClientKeys, StoredSecret};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::limit::TierId;
@@ -55,9 +55,7 @@ impl OwnKeys {
     fn new(id: ClientId, keys: &ClientKeys) -> Option<Self> {
         match keys {
             ClientKeys::None => None,
-            ClientKeys::Url(url) => {
-                Some(Self::Url { url: Arc::clone(url), mark: URL_SAFE_NO_PAD.encode(Sha256::digest(url.as_bytes())).into() })
-            }
+            ClientKeys::Url(url) => Some(Self::Url { url: Arc::clone(url), mark: URL_SAFE_NO_PAD.encode(sha256(url.as_bytes())).into() }),
             ClientKeys::Jwks(text) => match KeySet::from_jwks(text.as_bytes()) {
                 Ok((keys, _)) => {
                     let marks = keys.iter().map(PublicKey::thumbprint).collect();

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Found;
@@ -16,6 +15,7 @@ use super::file::{OAuthFile, TokenAlgorithm};
 use super::gateway::{network, secret};
 use super::overrides::Environment;
 use super::routes::plain;
+use crate::digest::sha256;
 use crate::id::ClientId;
 use crate::jwks;
 use crate::token::{Algorithm, MasterKey};
@@ -62,13 +62,13 @@ pub struct ResourceServer {
 
 impl ResourceServer {
     fn new(name: &str, secret: &str) -> Self {
-        Self { name: name.into(), secret: Sha256::digest(secret).into() }
+        Self { name: name.into(), secret: sha256(secret) }
     }
 
     /// Whether this is its secret. In constant time.
     #[must_use]
     pub fn proves(&self, secret: &[u8]) -> bool {
-        Sha256::digest(secret).as_slice().ct_eq(&self.secret).into()
+        sha256(secret).as_slice().ct_eq(&self.secret).into()
     }
 }
 

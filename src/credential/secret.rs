@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::digest::{Mac, sha256};
 use crate::id::BASE62;
 
 const PREFIX: &str = Secret::PREFIX;
@@ -68,12 +67,8 @@ impl Secret {
     #[must_use]
     pub fn digest(&self, pepper: Option<&Pepper>) -> SecretDigest {
         match pepper {
-            None => SecretDigest { kind: DigestKind::Sha256, bytes: Sha256::digest(self.0).into() },
-            Some(pepper) => {
-                let mut mac = pepper.mac.clone();
-                mac.update(&self.0);
-                SecretDigest { kind: DigestKind::HmacSha256, bytes: mac.finalize().into_bytes().into() }
-            }
+            None => SecretDigest { kind: DigestKind::Sha256, bytes: sha256(self.0) },
+            Some(pepper) => SecretDigest { kind: DigestKind::HmacSha256, bytes: pepper.mac.of(&self.0) },
         }
     }
 }
@@ -113,7 +108,7 @@ fn checksum(text: &[u8]) -> [u8; CHECKSUM] {
 
 /// A key of the server's own that goes into every digest, so that the database alone proves nothing.
 pub struct Pepper {
-    mac: Hmac<Sha256>,
+    mac: Mac,
 }
 
 impl Pepper {
@@ -129,7 +124,7 @@ impl Pepper {
         if key.len() < Self::MIN_BYTES {
             return None;
         }
-        Some(Self { mac: Hmac::new_from_slice(key).expect("HMAC takes a key of any length") })
+        Some(Self { mac: Mac::new(key) })
     }
 }
 

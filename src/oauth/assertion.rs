@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::{Learnt, No, OAuth, Request};
 use crate::access::{CredentialFault, Denial};
 use crate::bearer::LEEWAY;
 use crate::cache::{ClientRecord, OwnKeys, Party, Stale};
 use crate::clock;
+use crate::digest::sha256;
 use crate::id::ClientId;
 use crate::jwks;
 use crate::token::{Algorithm, Claims, Compact, Expected, Invalid, Means, PublicKey, Verified, verify};
@@ -59,7 +58,7 @@ impl OAuth {
         // Before it is written down that the assertion is used: that costs more than anything else here.
         self.counted(&party, learnt)?;
         let store = Arc::clone(self.lifecycle.store());
-        let digest = Sha256::digest(jti.as_bytes()).into();
+        let digest = sha256(jti.as_bytes());
         let first = self.stored(async move { store.use_assertion(id, digest, until).await }).await?.map_err(|error| {
             tracing::error!(error = %chain(&error), "whether an assertion was used before cannot be told");
             No::Denied(Denial::Unavailable)

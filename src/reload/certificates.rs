@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::clock::now;
+use crate::digest::{Sha256, sha256};
 use crate::metrics::Metrics;
 use crate::tls;
 
@@ -91,10 +91,10 @@ impl Listener {
 
 /// Of some of the files nothing more may be kept.
 fn digest(live: &tls::Live) -> [u8; 32] {
-    let mut digest = Sha256::new();
+    let mut digest = Sha256::default();
     for file in live.listening().files() {
         let content = Zeroizing::new(std::fs::read(file).unwrap_or_default());
-        digest.update(Sha256::digest(&*content));
+        digest.update(sha256(&*content));
     }
-    digest.finalize().into()
+    digest.finish()
 }

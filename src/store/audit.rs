@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::clock::Timestamp;
+use crate::digest::Sha256;
 use crate::id::PracticeId;
 
 /// A SHA-256; written as hexadecimal digits.
@@ -62,7 +62,7 @@ impl Event {
     /// have the same bytes under it.
     #[must_use]
     pub fn computed_hash(&self) -> Hash {
-        let mut sha = Sha256::new();
+        let mut sha = Sha256::default();
         let mut field = |bytes: &[u8]| {
             sha.update((bytes.len() as u64).to_be_bytes());
             sha.update(bytes);
@@ -78,7 +78,7 @@ impl Event {
         field(self.before.to_string().as_bytes());
         field(self.after.to_string().as_bytes());
         field(&self.prev_hash.0);
-        Hash(sha.finalize().into())
+        Hash(sha.finish())
     }
 }
 

@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::jws::MAX_KID;
 use super::{Algorithm, json};
+use crate::digest::sha256;
 
 /// The most keys that a set may have: an issuer has a handful.
 const MAX_KEYS: usize = 100;
@@ -259,7 +259,7 @@ impl PublicKey {
     #[must_use]
     pub fn thumbprint(&self) -> String {
         let members = self.material.members().into_iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect::<Vec<_>>();
-        URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{{{}}}", members.join(","))))
+        URL_SAFE_NO_PAD.encode(sha256(format!("{{{}}}", members.join(","))))
     }
 
     pub(super) fn takes(&self, algorithm: Algorithm) -> bool {

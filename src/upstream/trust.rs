@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use rustls_pki_types::CertificateDer;
-use sha2::{Digest, Sha256};
 
+use crate::digest::Sha256;
 use crate::tls::Identity;
 
 /// Who vouches for the servers of an upstream, and for us. Two are equal if they hold the same.
@@ -23,7 +23,7 @@ impl Trust {
     /// These authorities, and this certificate of ours.
     #[must_use]
     pub fn new(authorities: Option<Vec<CertificateDer<'static>>>, identity: Option<Identity>) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         let mut add = |kind: &[u8], bytes: &[u8]| {
             hash.update(kind);
             hash.update((bytes.len() as u64).to_be_bytes());
@@ -38,7 +38,7 @@ impl Trust {
             }
             add(b"key", key);
         }
-        Self { authorities, identity, fingerprint: hash.finalize().into(), prepared: OnceLock::new() }
+        Self { authorities, identity, fingerprint: hash.finish(), prepared: OnceLock::new() }
     }
 
     /// What tells it from every other.

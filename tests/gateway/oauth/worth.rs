@@ -1,8 +1,8 @@
 //! What a token is worth, who may ask, and who may end it.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use sigmagate::clock::now;
+use sigmagate::digest::sha256;
 use sigmagate::entity::ClientKeys;
 use sigmagate::lifecycle::Overlap;
 use sigmagate::store::ClientEdit;
@@ -202,7 +202,7 @@ async fn an_assertion_beyond_the_limit_costs_no_write() {
         }
         assert_eq!(answer.status, 200, "{}", answer.text);
     };
-    let digest = Sha256::digest(unused.as_bytes()).into();
+    let digest = sha256(unused.as_bytes());
     assert!(world.lifecycle.store().use_assertion(id, digest, now()).await.unwrap(), "nobody has used it");
 }
 
