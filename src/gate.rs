@@ -341,7 +341,7 @@ impl Gate {
     fn known(&self, presented: &Credential<'_>, peer: IpAddr, grace: Duration, whose: &mut Whose) -> Result<Known, Unable> {
         let now = clock::now();
         let (judged, epoch) = match presented {
-            Credential::Basic(id, secret) => self.by_secret(*id, secret, peer, grace, whose)?,
+            Credential::Basic(id, secret) => self.by_secret(*id, secret, peer, now, grace, whose)?,
             Credential::Bearer(token) => {
                 let bearer = self.bearers.read(token, now).map_err(|unread| match unread {
                     Unread::KeyWanted(wanted) => Unable::KeyWanted(wanted),
@@ -362,10 +362,10 @@ impl Gate {
         id: ClientId,
         secret: &Secret,
         peer: IpAddr,
+        now: Timestamp,
         grace: Duration,
         whose: &mut Whose,
     ) -> Result<(Judged, Epoch), Denial> {
-        let now = clock::now();
         let presented = Presented::new(secret, self.pepper.as_deref());
         let judged = self.replica.read(id, grace, |client| {
             let Some(client) = client else {

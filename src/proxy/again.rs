@@ -74,6 +74,11 @@ impl Attempts {
         Ok(server)
     }
 
+    /// When the last try began.
+    pub fn begun(&self) -> BootTime {
+        self.sent_at.unwrap_or_else(clock::boot_time)
+    }
+
     /// The upstream answered with this status.
     pub fn answered(&mut self, upstream: &Upstream, status: u16) {
         self.waited = self.sent_at.map(|sent| clock::boot_time().since(sent));

@@ -22,14 +22,14 @@ use pingora::time::fast_timeout::{fast_sleep as sleep, fast_timeout as timeout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::direct::{self, Client, Direct, Served};
+use super::direct::{self, Client, Course, Direct, Served};
 use super::filter::Filter;
 use super::guard::{Arrival, Guard, Slot};
 use super::head::Head;
 use super::live::{Cut, SCOPE, SOON, Scope};
 use super::pool::Pool;
 use super::request::{self, Facts};
-use super::respond::Reply;
+use super::respond::{self, Reply, Shape};
 use super::timer::{Timer, Watch};
 use super::wire::{self, Limits};
 use super::{Shared, ids};
@@ -93,7 +93,7 @@ impl Connection {
     /// Serves the connection to its end.
     pub(super) async fn serve(self, io: Stream, shutdown: watch::Receiver<bool>) {
         let slot = Slot::default();
-        let guard = Guard::new(io, Arc::clone(&slot));
+        let guard = Guard::new(io, Some(Arc::clone(&slot)));
         if guard.alpn_http2() {
             return self.http2(guard.into_http2(), shutdown).await;
         }
@@ -135,6 +135,7 @@ impl Connection {
                     Served::TheLongWay => {}
                 }
             }
+            let bytes = wire::into_origin_form(bytes, guard.marks());
             let mut session = ServerSession::new_http1(guard);
             session.set_pipelined_prefix(bytes);
             let end = self.request(session, &scope, &shutdown).await;
@@ -142,7 +143,7 @@ impl Connection {
             if !scope.noted.load(Ordering::Relaxed) {
                 // pingora refused by itself what our own reading took; the client got its bare 400.
                 let denial = Denial::Malformed(MalformedRequest::Message("the request cannot be read"));
-                self.record("HTTP/1.1", "", "", &ids::new_request_id(), &denial);
+                self.record("HTTP/1.1", "", "", &ids::new_request_id(clock::now()), &denial);
             }
             let reused = match end {
                 End::Done(Some(reused)) => reused.consume().0.into_any().downcast::<Guard>().ok(),
@@ -177,19 +178,25 @@ impl Connection {
     /// Serves a request without content, if it is one of most.
     async fn direct(&self, header: &[u8], guard: &mut Guard, timer: &mut Timer, scope: &Arc<Scope>) -> Served {
         let shared = &self.plane.shared;
-        let Some(head) = Head::read(header).filter(|head| direct::is_plain(head, shared)) else { return Served::TheLongWay };
+        let head = Head::read(header, guard.marks());
+        if !direct::is_plain(&head, shared) {
+            return Served::TheLongWay;
+        }
         let _counted = shared.active.request();
         let last = head.closes();
         // The header was checked: there is one credential at most, and no content.
         let facts = Facts { target: head.target, rewritten: true, authorization: head.authorization(), content_length: None };
         let mut watch = Watch::new(timer, shared, scope);
-        caught(scope, async {
-            let decided = direct::decide(&self.plane, &head, Ok(facts), Version::HTTP_11, scope, &mut watch).await;
-            let Some(decided) = decided else { return Served::TheLongWay };
+        let serving = pin!(async {
+            let mut context = direct::begin(&self.plane, scope);
+            let course = direct::decide(&self.plane, &head, Ok(facts), Version::HTTP_11, &mut context, &mut watch).await;
+            if matches!(course, Course::TheLongWay) {
+                return Served::TheLongWay;
+            }
             let (pool, client) = (&self.pool, Client::Http1(guard));
-            Direct { plane: &self.plane, pool, client, watch, last }.serve(decided, scope).await
-        })
-        .await
+            Direct { plane: &self.plane, pool, client, watch, last }.serve(course, &mut context, scope).await
+        });
+        caught(scope, serving).await
     }
 
     /// The same on a stream of HTTP/2.
@@ -200,7 +207,7 @@ impl Connection {
         }
         let mut timer = Timer::new();
         let mut watch = Watch::new(&mut timer, shared, scope);
-        caught(scope, async move {
+        let serving = pin!(async {
             let header = session.req_header();
             let head = Head::of(header);
             if !direct::is_plain(&head, shared) {
@@ -208,23 +215,25 @@ impl Connection {
             }
             let _counted = shared.active.request();
             let facts = request::read(header, &Limits::from(&shared.settings));
-            let decided = direct::decide(&self.plane, &head, facts, Version::HTTP_2, scope, &mut watch).await;
-            let Some(decided) = decided else { return Served::TheLongWay };
+            let mut context = direct::begin(&self.plane, scope);
+            let course = direct::decide(&self.plane, &head, facts, Version::HTTP_2, &mut context, &mut watch).await;
+            if matches!(course, Course::TheLongWay) {
+                return Served::TheLongWay;
+            }
             let (pool, client) = (&self.pool, Client::Http2(session));
-            Direct { plane: &self.plane, pool, client, watch, last: false }.serve(decided, scope).await
-        })
-        .await
+            Direct { plane: &self.plane, pool, client, watch, last: false }.serve(course, &mut context, scope).await
+        });
+        caught(scope, serving).await
     }
 
     /// Answers and records a header that pingora never gets to see, and closes the connection.
     async fn refuse(&self, guard: Guard, denial: &Denial, slot: &Slot) {
-        let request_id = ids::new_request_id();
+        let request_id = ids::new_request_id(clock::now());
         let (method, path) = wire::for_record(guard.ahead());
         self.record("HTTP/1.1", method, path, &request_id, denial);
-        let head_only = method == "HEAD";
-        if let Ok(reply) = Reply::new(denial, &request_id, None) {
-            let _ = timeout(LINGER, guard.refuse(reply.into_last_message(head_only))).await;
-        }
+        let shape = Shape { head_only: method == "HEAD", last: true };
+        let (message, _) = respond::message(denial, &request_id, None, shape);
+        let _ = timeout(LINGER, guard.refuse(message.into())).await;
         drop(slot.lock().take());
     }
 
@@ -348,7 +357,7 @@ async fn stopped(mut shutdown: watch::Receiver<bool>) {
 }
 
 /// What becomes of a request; what panics in it ends here.
-async fn caught(scope: &Scope, serving: impl Future<Output = Served>) -> Served {
+async fn caught(scope: &Scope, serving: Pin<&mut impl Future<Output = Served>>) -> Served {
     AssertUnwindSafe(serving).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(peer = %scope.peer, "a request panicked");
         Served::Close
@@ -374,7 +383,7 @@ impl HttpServerApp for Connection {
         if session.req_header().method == Method::CONNECT {
             // pingora would answer this one by itself, without an id and without a record.
             let denial = Denial::MethodNotAllowed(crate::route::MethodSet::ALL.to_string().into());
-            let request_id: HeaderValue = ids::request_id(&session.req_header().headers);
+            let request_id: HeaderValue = ids::request_id(&session.req_header().headers, clock::now());
             if let Ok(reply) = Reply::new(&denial, &request_id, None) {
                 let _ = reply.send(&mut session, false).await;
                 let _ = session.finish().await;

@@ -11,7 +11,7 @@ use super::Shared;
 use super::again::Attempts;
 use super::headers::Added;
 use super::live::{Cut, SCOPE, Scope};
-use super::respond::Reply;
+use super::respond::{self, Shape};
 use crate::access::Denial;
 use crate::cache::{Identity, Party};
 use crate::clock::{self, BootTime, Timestamp};
@@ -27,7 +27,7 @@ pub struct Context {
     shared: Arc<Shared>,
     /// `None` only in tests that call filters without the wrapper.
     pub(super) scope: Option<Arc<Scope>>,
-    at: Timestamp,
+    pub(super) at: Timestamp,
     started: BootTime,
     pub(super) request_id: HeaderValue,
     pub(super) client_address: IpAddr,
@@ -118,11 +118,17 @@ impl Context {
     }
 
     /// Takes note of a request without content.
-    pub(super) fn begin(&mut self, method: Method, target: Box<str>, version: Version) {
+    pub(super) fn begin(&mut self, method: Method, version: Version) {
         self.method = method;
-        self.target = Some(target);
         self.version = version;
         self.content_done = true;
+    }
+
+    /// Takes note of the target as it was sent, unless its canonical spelling is known.
+    pub(super) fn asked_for(&mut self, target: &[u8]) {
+        if self.target.is_none() {
+            self.target = Some(String::from_utf8_lossy(target).into());
+        }
     }
 
     /// Takes note of what a request asks for; both are shared with the header, not copied.
@@ -216,9 +222,9 @@ impl Drop for Context {
                 // An answer in time could not be given; HTTP/1.1 can still be told why, HTTP/2 resets the stream.
                 if self.version == Version::HTTP_11
                     && let Some(scope) = &self.scope
-                    && let Ok(reply) = Reply::new(&denial, &self.request_id, None)
                 {
-                    *scope.last_word.lock() = Some(reply.into_last_message(self.head_only()));
+                    let shape = Shape { head_only: self.head_only(), last: true };
+                    *scope.last_word.lock() = Some(respond::message(&denial, &self.request_id, None, shape).0.into());
                     self.status = denial.status();
                 }
                 self.denial = Some(denial);

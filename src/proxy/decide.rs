@@ -56,7 +56,7 @@ impl Shared {
 
     /// Notes who asks.
     pub(super) fn note(&self, fields: &impl Fields, context: &mut Context) {
-        context.request_id = ids::request_id(fields);
+        context.request_id = ids::request_id(fields, context.at);
         (context.client_address, context.trusted) = request::client(fields, context.peer(), &self.settings);
     }
 

@@ -26,7 +26,7 @@ use super::live::Scope;
 use super::peer::{group, peer};
 use super::pool::Pool;
 use super::request::Facts;
-use super::respond::{self, Reply};
+use super::respond::{self, Reply, Shape};
 use super::timer::{Late, Watch};
 use super::{Shared, date};
 use crate::access::Denial;
@@ -90,47 +90,57 @@ pub fn is_plain(head: &Head<'_>, shared: &Shared) -> bool {
     !head.has("upgrade") && !head.has("expect") && shared.own_endpoint(head.target).is_none()
 }
 
-/// A request that was decided.
-pub struct Decided {
-    context: Context,
-    /// The upstream that it goes to, and the header that it is sent; `None`: it is refused.
-    forward: Option<(Arc<Upstream>, Vec<u8>)>,
+/// What is to be done with a request.
+pub enum Course {
+    /// It is refused: the context says why.
+    Refuse,
+    /// It goes to this upstream, with this header.
+    Forward(Arc<Upstream>, Vec<u8>),
+    /// It is not for here.
+    TheLongWay,
 }
 
-/// Decides a request; `None` if it is not for here, and nothing of it was answered.
+/// The context of a request on its way.
+pub fn begin(plane: &Plane, scope: &Arc<Scope>) -> Context {
+    Context::of(Arc::clone(&plane.shared), Some(Arc::clone(scope)))
+}
+
+/// Decides a request. What is not for here is decided too, and kept in its scope.
 pub async fn decide(
     plane: &Plane,
     head: &Head<'_>,
     facts: Result<Facts<'_>, Denial>,
     version: Version,
-    scope: &Arc<Scope>,
+    context: &mut Context,
     watch: &mut Watch<'_>,
-) -> Option<Decided> {
+) -> Course {
     let shared = &plane.shared;
-    let method = Method::from_bytes(head.method).ok()?;
-    let mut context = Context::of(Arc::clone(shared), Some(Arc::clone(scope)));
-    // The target as it was sent, until its canonical spelling is known.
-    context.begin(method, String::from_utf8_lossy(head.target).into(), version);
-    shared.note(head, &mut context);
+    // It was checked, so it is one.
+    context.begin(Method::from_bytes(head.method).unwrap_or_default(), version);
+    shared.note(head, context);
     if shared.active.requests() > shared.settings.max_requests {
         context.denial = Some(Denial::Overloaded);
-        return Some(Decided { context, forward: None });
-    }
-    if let Some(wanted) = shared.decide(head.method, facts.clone(), false, &mut context) {
+    } else if let Some(wanted) = shared.decide(head.method, facts.clone(), false, context) {
+        context.asked_for(head.target);
         // It has its own limit. When the request is over before, the record says why.
         if watch.within(shared.settings.request_timeout, wanted.fetch()).await.is_ok() {
-            shared.decide(head.method, facts, true, &mut context);
+            shared.decide(head.method, facts, true, context);
         }
     }
-    Shared::enter(&mut context);
-    let Some(upstream) = context.upstream() else { return Some(Decided { context, forward: None }) };
+    context.asked_for(head.target);
+    Shared::enter(context);
+    let Some(upstream) = context.upstream() else { return Course::Refuse };
     if upstream.settings.protocol == Protocol::Http2 {
-        *scope.begun.lock() = Some(Box::new(context));
-        return None;
+        if let Some(scope) = context.scope.clone() {
+            *scope.begun.lock() = Some(Box::new(context.take()));
+        }
+        return Course::TheLongWay;
     }
     watch.shorten(upstream.settings.total_timeout);
-    let request = request(head, &context);
-    Some(Decided { context, forward: request.map(|request| (upstream, request)) })
+    match request(head, context) {
+        Some(request) => Course::Forward(upstream, request),
+        None => Course::Refuse,
+    }
 }
 
 /// The header for the upstream.
@@ -154,14 +164,13 @@ pub struct Direct<'a> {
 }
 
 impl Direct<'_> {
-    /// Answers a request.
-    pub async fn serve(&mut self, decided: Decided, scope: &Scope) -> Served {
-        let Decided { mut context, forward } = decided;
-        let Some((upstream, request)) = forward else {
+    /// Answers a request that was decided, and is for here.
+    pub async fn serve(&mut self, course: Course, context: &mut Context, scope: &Scope) -> Served {
+        let Course::Forward(upstream, request) = course else {
             // Over before it was decided: the record says what the client is told.
-            return if scope.cut.lock().is_some() { Served::Close } else { self.refuse(&mut context).await };
+            return if scope.cut.lock().is_some() { Served::Close } else { self.refuse(context).await };
         };
-        match self.forward(&request, &upstream, &mut context).await {
+        match self.forward(&request, &upstream, context).await {
             Ok(()) if self.last => Served::Close,
             Ok(()) => Served::Next,
             Err(error) => {
@@ -169,10 +178,10 @@ impl Direct<'_> {
                     // The record says why, and what the client is still to be told.
                     return Served::Close;
                 }
-                note_failure(&error, &mut context);
+                note_failure(&error, context);
                 if context.status == 0 && context.denial.is_some() {
                     self.last = true;
-                    return self.refuse(&mut context).await;
+                    return self.refuse(context).await;
                 }
                 Served::Close
             }
@@ -180,21 +189,24 @@ impl Direct<'_> {
     }
 
     async fn refuse(&mut self, context: &mut Context) -> Served {
-        let denial = context.denial.get_or_insert(Denial::Internal);
-        let Ok(reply) = Reply::new(denial, &context.request_id, context.quota.as_ref()) else { return Served::Close };
-        context.status = denial.status();
-        let head_only = context.head_only();
-        if !head_only {
-            context.response_bytes = reply.body.len() as u64;
-        }
         self.last |= self.plane.shared.stopping();
+        let shape = Shape { head_only: context.head_only(), last: self.last };
+        let denial = context.denial.get_or_insert(Denial::Internal);
+        context.status = denial.status();
         let mut out = match &mut self.client {
-            Client::Http1(_) => reply.into_message(head_only, self.last).into(),
+            Client::Http1(_) => {
+                let (message, length) = respond::message(denial, &context.request_id, context.quota.as_ref(), shape);
+                context.response_bytes = length as u64;
+                message
+            }
             Client::Http2(session) => {
-                if session.write_response_header(reply.header, head_only).is_err() {
+                let Ok(reply) = Reply::new(denial, &context.request_id, context.quota.as_ref()) else { return Served::Close };
+                let body = if shape.head_only { Bytes::new() } else { reply.body };
+                context.response_bytes = body.len() as u64;
+                if session.write_response_header(reply.header, shape.head_only).is_err() {
                     return Served::Close;
                 }
-                if head_only { Vec::new() } else { reply.body.into() }
+                body.into()
             }
         };
         match self.tell(&mut out, true).await {
@@ -219,7 +231,7 @@ impl Direct<'_> {
         loop {
             let server = Shared::pick(context)?;
             let key = (group(upstream, &server), server.address);
-            let kept = self.pool.take(&key);
+            let kept = self.pool.take(&key, context.attempts.begun());
             let reused = kept.is_some();
             let stream = if let Some(stream) = kept {
                 stream
@@ -289,7 +301,7 @@ impl Direct<'_> {
         self.last |= shared.stopping();
         told.field(b"X-Request-Id", context.request_id.as_bytes())?;
         if let Some(quota) = &context.quota {
-            respond::quota_fields(quota, |name, value| told.field(name.as_str().as_bytes(), value))?;
+            respond::quota_fields(quota, |name, value| told.field(name.as_bytes(), value))?;
         }
         if !answer.dated {
             date::with(|date| told.field(b"Date", date))?;
@@ -318,10 +330,14 @@ impl Direct<'_> {
             // Said with the header.
             return Ok(input.is_empty());
         }
+        // It was, before the header; nothing was waited for since.
+        let mut just_asked = true;
         loop {
             let carried = framing.carry(&mut input, &mut out, bare)?;
             if carried > 0 {
-                self.plane.shared.ask_again(context)?;
+                if !std::mem::take(&mut just_asked) {
+                    self.plane.shared.ask_again(context)?;
+                }
                 context.response_bytes += carried;
             }
             let done = framing.is_done();
@@ -331,6 +347,7 @@ impl Direct<'_> {
             if done {
                 return Ok(input.is_empty());
             }
+            just_asked = false;
             if input.capacity() < PIECE {
                 input.reserve(PIECE);
             }

@@ -20,7 +20,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::chunks::Decoder;
-use super::wire::{self, Framing, Limits};
+use super::wire::{self, Framing, Limits, Marks};
 use crate::access::Denial;
 
 /// What is read ahead of what was asked for, at most.
@@ -69,6 +69,8 @@ pub struct Guard {
     ahead: BytesMut,
     out: BytesMut,
     content: Content,
+    /// Where the parts of the last header are.
+    marks: Marks,
     shut: bool,
     eof: bool,
     slot: Option<Slot>,
@@ -82,15 +84,16 @@ impl fmt::Debug for Guard {
 
 impl Guard {
     /// A guard of a new connection.
-    pub fn new(io: Stream, slot: Slot) -> Self {
+    pub fn new(io: Stream, slot: Option<Slot>) -> Self {
         Self {
             io: Some(io),
             ahead: BytesMut::new(),
             out: BytesMut::new(),
             content: Content::Length(0),
+            marks: Marks::default(),
             shut: false,
             eof: false,
-            slot: Some(slot),
+            slot,
         }
     }
 
@@ -136,7 +139,7 @@ impl Guard {
     }
 
     fn take_header(&mut self, end: usize, limits: &Limits) -> Arrival {
-        match wire::check(&self.ahead[..end], limits) {
+        match wire::check(&self.ahead[..end], limits, &mut self.marks) {
             Ok(framing) => {
                 self.content = match framing {
                     Framing::Length(length) => Content::Length(length),
@@ -144,10 +147,15 @@ impl Guard {
                 };
                 // Mostly the header is all there is: then it is moved, without the shared storage of a split.
                 let header = if end == self.ahead.len() { std::mem::take(&mut self.ahead) } else { self.ahead.split_to(end) };
-                Arrival::Header(wire::into_origin_form(header))
+                Arrival::Header(header)
             }
             Err(denial) => Arrival::Refused(denial),
         }
+    }
+
+    /// Where the parts of the last header are.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// What has arrived and was not handed over.
@@ -171,7 +179,9 @@ impl Guard {
 
     /// A connection of which something was read, which is to be read again.
     pub fn everything(io: Stream, ahead: BytesMut) -> Self {
-        Self { io: Some(io), ahead, out: BytesMut::new(), content: Content::Everything, shut: false, eof: false, slot: None }
+        let mut guard = Self::new(io, None).into_tunnel();
+        guard.ahead = ahead;
+        guard
     }
 
     /// Whether ALPN chose HTTP/2.
@@ -272,6 +282,7 @@ impl Drop for Guard {
             ahead: std::mem::take(&mut self.ahead),
             out: std::mem::take(&mut self.out),
             content: std::mem::replace(&mut self.content, Content::Everything),
+            marks: std::mem::take(&mut self.marks),
             slot: None,
             ..*self
         };

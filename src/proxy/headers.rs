@@ -1,11 +1,11 @@
 //! What goes upstream: which fields of the caller are kept out, and which ones we add.
 
-use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{COOKIE, FORWARDED, TE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr2;
 use pingora::http::RequestHeader;
 
 use super::{REQUEST_ID, ids};
@@ -56,7 +56,7 @@ impl Fields for HeaderMap {
 pub struct Rules<'a> {
     added: &'a Added<'a>,
     /// What `Connection` lists and is removed with it.
-    nominated: Vec<String>,
+    nominated: Vec<Vec<u8>>,
     /// All cookies in one field, where they came in several.
     cookies: Option<Vec<u8>>,
     /// Whether the request has a valid `traceparent` of its own.
@@ -79,11 +79,11 @@ impl<'a> Rules<'a> {
     }
 
     /// Whether a field of the caller goes on as it is; `name` is in lower case.
-    pub fn keeps(&self, name: &str) -> bool {
+    pub fn keeps(&self, name: &[u8]) -> bool {
         let out = match name {
-            "authorization" => !self.added.authorization,
-            "cookie" => self.cookies.is_some(),
-            "traceparent" | "tracestate" => !self.traced,
+            b"authorization" => !self.added.authorization,
+            b"cookie" => self.cookies.is_some(),
+            b"traceparent" | b"tracestate" => !self.traced,
             _ => is_kept_out(name),
         };
         !out && !self.nominated.iter().any(|nominated| nominated == name)
@@ -110,7 +110,7 @@ impl<'a> Rules<'a> {
             put(&TE, b"trailers")?;
         }
         self.put_forwarded(fields, &mut put)?;
-        if self.traced { Ok(()) } else { put(&TRACEPARENT, ids::traceparent().as_bytes()) }
+        if self.traced { Ok(()) } else { put(&TRACEPARENT, &ids::traceparent()) }
     }
 
     /// Who the caller is and what it asked for, as the one before us sees it (RFC 7239, and its forerunners).
@@ -125,19 +125,19 @@ impl<'a> Rules<'a> {
             scheme = told("x-forwarded-proto", |value| matches!(value, b"http" | b"https")).unwrap_or(scheme);
             host = told("x-forwarded-host", super::wire::is_host).or(host);
         }
-        let mut text = chain.unwrap_or_default();
+        let mut text = chain.unwrap_or_else(|| Vec::with_capacity(96));
         if !text.is_empty() {
             text.extend_from_slice(b", ");
         }
-        // Writing into memory does not fail.
-        let _ = write!(text, "{}", added.peer);
+        let peer = Address::new(added.peer);
+        text.extend_from_slice(peer.as_bytes());
         put(&FORWARDED_FOR, &text)?;
         put(&FORWARDED_PROTO, scheme)?;
         text.clear();
-        let _ = match added.peer {
-            IpAddr::V4(peer) => write!(text, "for={peer}"),
-            IpAddr::V6(peer) => write!(text, "for=\"[{peer}]\""),
-        };
+        let (before, after): (&[u8], &[u8]) = if added.peer.is_ipv4() { (b"for=", b"") } else { (b"for=\"[", b"]\"") };
+        for part in [before, peer.as_bytes(), after] {
+            text.extend_from_slice(part);
+        }
         if let Some(host) = host {
             put(&FORWARDED_HOST, host)?;
             text.extend_from_slice(b";host=\"");
@@ -147,6 +147,43 @@ impl<'a> Rules<'a> {
         text.extend_from_slice(b";proto=");
         text.extend_from_slice(scheme);
         put(&FORWARDED, &text)
+    }
+}
+
+/// An address as text.
+struct Address {
+    text: [u8; Self::LONGEST],
+    length: usize,
+}
+
+impl Address {
+    /// `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`
+    const LONGEST: usize = 45;
+
+    fn new(address: IpAddr) -> Self {
+        let (mut text, mut length) = ([0; Self::LONGEST], 0);
+        if let IpAddr::V4(address) = address {
+            for (at, octet) in address.octets().into_iter().enumerate() {
+                if at > 0 {
+                    text[length] = b'.';
+                    length += 1;
+                }
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(octet).as_bytes();
+                text[length..length + digits.len()].copy_from_slice(digits);
+                length += digits.len();
+            }
+        } else {
+            let mut rest = &mut text[..];
+            // There is room for the longest.
+            let _ = write!(rest, "{address}");
+            length = Self::LONGEST - rest.len();
+        }
+        Self { text, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.length]
     }
 }
 
@@ -162,7 +199,7 @@ pub fn rewrite(request: &mut RequestHeader, added: &Added<'_>) -> pingora::Resul
         said.push((name.clone(), value.map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "a field of ours", e))?));
         Ok::<_, Box<pingora::Error>>(())
     })?;
-    let out: Vec<HeaderName> = request.headers.keys().filter(|name| !rules.keeps(name.as_str())).cloned().collect();
+    let out: Vec<HeaderName> = request.headers.keys().filter(|name| !rules.keeps(name.as_ref())).cloned().collect();
     for name in out {
         request.remove_header(&name);
     }
@@ -190,21 +227,20 @@ fn join(fields: &impl Fields, name: &'static str, separator: &[u8]) -> Option<Ve
 
 /// The field that a member of `Connection` names (RFC 9110 §7.6.1), unless the message cannot do without it: naming such a
 /// field is an attack on whoever trusts it.
-fn nominated(member: &[u8]) -> Option<String> {
-    let name = member.trim_ascii();
-    let name = std::str::from_utf8(name).ok().filter(|_| super::wire::is_token(name))?.to_ascii_lowercase();
+fn nominated(member: &[u8]) -> Option<Vec<u8>> {
+    let name = Some(member.trim_ascii()).filter(|name| super::wire::is_token(name))?.to_ascii_lowercase();
     let end_to_end = matches!(
         &*name,
-        "host" | "authorization" | "cookie" | "expect" | "range" | "accept" | "date" | "cache-control" | "origin" | "traceparent"
-    ) || name.starts_with("content-")
-        || name.starts_with("if-");
+        b"host" | b"authorization" | b"cookie" | b"expect" | b"range" | b"accept" | b"date" | b"cache-control" | b"origin" | b"traceparent"
+    ) || name.starts_with(b"content-")
+        || name.starts_with(b"if-");
     (!end_to_end).then_some(name)
 }
 
 /// Leaves out of the trailers of an answer what would frame a message, route it or say who somebody is (RFC 9110 §6.5.1).
 pub fn keep_plain_trailers(trailers: &mut HeaderMap) {
     let out = |name: &str| {
-        is_kept_out(name)
+        is_kept_out(name.as_bytes())
             || matches!(name, "content-length" | "content-type" | "content-encoding" | "content-range" | "host" | "set-cookie" | "location")
             || name.contains("authenticat")
             || name.contains("authorization")
@@ -216,83 +252,83 @@ pub fn keep_plain_trailers(trailers: &mut HeaderMap) {
 }
 
 /// Whether a field of the caller never reaches the upstream, under any spelling that a service might take for it.
-pub fn is_kept_out(name: &str) -> bool {
-    if !name.bytes().any(|byte| matches!(byte, b'_' | b'.')) {
+pub fn is_kept_out(name: &[u8]) -> bool {
+    if memchr2(b'_', b'.', name).is_none() {
         return is_listed(name);
     }
     // CGI and its heirs read `_` and `.` as `-`; a field whose twin is trusted must not come in under another name.
-    let twin: Cow<'_, str> = name.replace(['_', '.'], "-").into();
+    let twin: Vec<u8> = name.iter().map(|byte| if matches!(byte, b'_' | b'.') { b'-' } else { *byte }).collect();
     is_listed(&twin)
         || matches!(
             &*twin,
-            "content-length"
-                | "content-type"
-                | "content-encoding"
-                | "transfer-encoding"
-                | "host"
-                | "authorization"
-                | "cookie"
-                | "traceparent"
-                | "tracestate"
-                | "expect"
+            b"content-length"
+                | b"content-type"
+                | b"content-encoding"
+                | b"transfer-encoding"
+                | b"host"
+                | b"authorization"
+                | b"cookie"
+                | b"traceparent"
+                | b"tracestate"
+                | b"expect"
         )
 }
 
-fn is_listed(name: &str) -> bool {
-    match name.as_bytes().first() {
-        Some(b'x') => name.strip_prefix("x-").is_some_and(is_listed_x),
-        Some(b'r') => name.starts_with("remote-") || name == "request-id",
-        Some(b's') => name.starts_with("ssl-client-") || name.starts_with("sigmamd-"),
+fn is_listed(name: &[u8]) -> bool {
+    match name.first() {
+        Some(b'x') => name.strip_prefix(b"x-").is_some_and(is_listed_x),
+        Some(b'r') => name.starts_with(b"remote-") || name == b"request-id",
+        Some(b's') => name.starts_with(b"ssl-client-") || name.starts_with(b"sigmamd-"),
         Some(b'c') => {
-            matches!(name, "connection" | "client-ip" | "client-cert" | "client-cert-chain") || name.starts_with("cf-connecting-")
+            matches!(name, b"connection" | b"client-ip" | b"client-cert" | b"client-cert-chain") || name.starts_with(b"cf-connecting-")
         }
-        Some(b'f') => matches!(name, "forwarded" | "front-end-https" | "fastly-client-ip"),
-        Some(b'p') => name == "proxy" || name.starts_with("proxy-"),
-        Some(b't') => matches!(name, "te" | "trailer" | "transfer-encoding" | "true-client-ip"),
-        Some(b'k') => name == "keep-alive",
-        Some(b'u') => name == "upgrade",
-        Some(b'v') => name == "via",
-        Some(b'h') => name == "http2-settings",
+        Some(b'f') => matches!(name, b"forwarded" | b"front-end-https" | b"fastly-client-ip"),
+        Some(b'p') => name == b"proxy" || name.starts_with(b"proxy-"),
+        Some(b't') => matches!(name, b"te" | b"trailer" | b"transfer-encoding" | b"true-client-ip"),
+        Some(b'k') => name == b"keep-alive",
+        Some(b'u') => name == b"upgrade",
+        Some(b'v') => name == b"via",
+        Some(b'h') => name == b"http2-settings",
         _ => false,
     }
 }
 
 /// The names that begin with `x-`, without it.
-fn is_listed_x(rest: &str) -> bool {
-    const FAMILIES: [&str; 13] = [
-        "sigmamd-",
-        "forwarded",
-        "original-",
-        "rewrite-",
-        "remote-",
-        "auth-request-",
-        "authenticated-",
-        "client-cert",
-        "client-verify",
-        "ssl-",
-        "consumer-",
-        "envoy-",
-        "jwt-",
+fn is_listed_x(rest: &[u8]) -> bool {
+    const FAMILIES: [&[u8]; 13] = [
+        b"sigmamd-",
+        b"forwarded",
+        b"original-",
+        b"rewrite-",
+        b"remote-",
+        b"auth-request-",
+        b"authenticated-",
+        b"client-cert",
+        b"client-verify",
+        b"ssl-",
+        b"consumer-",
+        b"envoy-",
+        b"jwt-",
     ];
     FAMILIES.iter().any(|family| rest.starts_with(family))
         || matches!(
             rest,
-            "sigmamd"
-                | "request-id"
-                | "real-ip"
-                | "client-ip"
-                | "client-dn"
-                | "cluster-client-ip"
-                | "http-method-override"
-                | "http-method"
-                | "method-override"
-                | "user"
-                | "user-id"
-                | "scheme"
-                | "url-scheme"
-                | "host"
-                | "accel-redirect"
-                | "sendfile-type"
+            b"sigmamd"
+                | b"request-id"
+                | b"real-ip"
+                | b"client-ip"
+                | b"client-dn"
+                | b"cluster-client-ip"
+                | b"http-method-override"
+                | b"http-method"
+                | b"method-override"
+                | b"user"
+                | b"user-id"
+                | b"scheme"
+                | b"url-scheme"
+                | b"host"
+                | b"accel-redirect"
+                | b"sendfile-type"
         )
 }
 
@@ -388,19 +424,29 @@ mod tests {
         for name in names {
             for spelling in [name.to_owned(), name.replace('-', "_"), name.replace('-', "."), name.replacen('-', "_", 1)] {
                 for spelling in [spelling.to_ascii_lowercase(), HeaderName::from_bytes(spelling.as_bytes()).unwrap().as_str().to_owned()] {
-                    assert!(is_kept_out(&spelling), "{spelling}");
+                    assert!(is_kept_out(spelling.as_bytes()), "{spelling}");
                 }
             }
         }
         for name in ["content_length", "transfer.encoding", "authorization_", "host"] {
             let twin = name.contains(['_', '.']) && name != "authorization_";
-            assert_eq!(is_kept_out(name), twin, "{name}");
+            assert_eq!(is_kept_out(name.as_bytes()), twin, "{name}");
         }
         for name in
             ["accept", "accept-language", "content-type", "content-length", "cookie", "x-custom", "x_custom", "idempotency-key", "range"]
         {
-            assert!(!is_kept_out(name), "{name}");
+            assert!(!is_kept_out(name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn an_address_is_written_as_everybody_writes_it() {
+        for text in ["0.0.0.0", "192.0.2.1", "255.255.255.255", "::", "2001:db8::1", "::ffff:255.255.255.255", "1:2:3:4:5:6:7:8"] {
+            let address = text.parse::<IpAddr>().unwrap();
+            assert_eq!(Address::new(address).as_bytes(), address.to_string().as_bytes());
+        }
+        let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse::<IpAddr>().unwrap();
+        assert_eq!(Address::new(longest).as_bytes(), longest.to_string().as_bytes());
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! Ids of requests and traces.
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 
-use bytes::BytesMut;
 use http::HeaderValue;
-use uuid::{Builder, Uuid};
+use uuid::Builder;
 
 use super::headers::Fields;
-use crate::clock;
+use crate::clock::{self, Timestamp};
 
 thread_local! {
     // Unique, not secret: a seed from the system and a mixer cost nanoseconds, where asking the system costs a call each time.
@@ -42,8 +40,8 @@ fn random() -> [u8; 16] {
     bytes
 }
 
-/// The id of a request: the caller's if it is 1 to 64 letters, digits and `-`, else a new one.
-pub fn request_id(fields: &impl Fields) -> HeaderValue {
+/// The id of a request of this moment: the caller's if it is 1 to 64 letters, digits and `-`, else a new one.
+pub fn request_id(fields: &impl Fields, at: Timestamp) -> HeaderValue {
     let mut values = fields.values("x-request-id");
     if let Some(value) = values.next()
         && values.next().is_none()
@@ -53,12 +51,12 @@ pub fn request_id(fields: &impl Fields) -> HeaderValue {
     {
         return value;
     }
-    new_request_id()
+    new_request_id(at)
 }
 
-/// A new UUID of version 7.
-pub fn new_request_id() -> HeaderValue {
-    let millis = u64::try_from(clock::now().0).unwrap_or_default();
+/// A new UUID of version 7, of this moment.
+pub fn new_request_id(at: Timestamp) -> HeaderValue {
+    let millis = u64::try_from(at.0).unwrap_or_default();
     let random: [u8; 10] = std::array::from_fn({
         let bytes = random();
         move |at| bytes[at]
@@ -70,34 +68,47 @@ pub fn new_request_id() -> HeaderValue {
 }
 
 /// A new `traceparent` (W3C Trace Context), not sampled: whoever traces decides that.
-pub fn traceparent() -> HeaderValue {
-    let mut text = BytesMut::with_capacity(55);
-    let [high, low] = [random(), random()];
-    // Writing into memory does not fail. An id of all zeros would be invalid, so one bit is always set.
-    let _ = write!(text, "00-{:032x}-{:016x}-00", Uuid::from_bytes(high).as_u128() | 1, Uuid::from_bytes(low).as_u64_pair().0 | 1);
-    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or(HeaderValue::from_static(""))
+pub fn traceparent() -> [u8; 55] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let mut hex = |at: usize, bytes: &[u8]| {
+        for (two, byte) in text[at..].chunks_exact_mut(2).zip(bytes) {
+            two.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+    };
+    let (mut trace, mut parent) = (random(), random());
+    // An id of all zeros would be invalid, so one bit is always set.
+    trace[15] |= 1;
+    parent[7] |= 1;
+    hex(3, &trace);
+    hex(36, &parent[..8]);
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
     fn a_harmless_id_is_kept_and_others_are_replaced() {
         let id = |text: &'static str| {
             let headers = http::HeaderMap::from_iter([(super::super::REQUEST_ID, HeaderValue::from_static(text))]);
-            request_id(&headers).to_str().unwrap().to_owned()
+            request_id(&headers, Timestamp(0)).to_str().unwrap().to_owned()
         };
         assert_eq!(id("abc-DEF-123"), "abc-DEF-123");
         for wrong in ["", "a b", "a_b", "a\tb", "<script>", "12345678901234567890123456789012345678901234567890123456789012345"] {
             let new = id(wrong);
             assert_eq!(Uuid::parse_str(&new).unwrap().get_version_num(), 7, "{wrong}");
         }
-        assert_ne!(new_request_id(), new_request_id());
+        assert_ne!(new_request_id(Timestamp(0)), new_request_id(Timestamp(0)));
     }
 
     #[test]
     fn a_new_traceparent_is_valid() {
-        assert!(super::super::headers::is_traceparent(traceparent().as_bytes()));
+        let (one, other) = (traceparent(), traceparent());
+        assert!(super::super::headers::is_traceparent(&one));
+        assert!(one[3..35] != other[3..35] && one[36..52] != other[36..52]);
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::Instant;
+
+use crate::clock::{self, BootTime};
 
 /// How often what is over is looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ pub type Key = (u64, SocketAddr);
 
 struct Idle {
     stream: Stream,
-    until: Instant,
+    until: BootTime,
 }
 
 /// The unused connections of one thread.
@@ -44,12 +45,12 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// The connection that was used last, of those that are still good.
-    pub fn take(&self, key: &Key) -> Option<Stream> {
+    pub fn take(&self, key: &Key, now: BootTime) -> Option<Stream> {
         let mut kept = self.idle.lock();
         loop {
             let mut idle = kept.by_key.get_mut(key)?.pop()?;
             kept.count -= 1;
-            if idle.until > Instant::now() && is_quiet(&mut idle.stream) {
+            if idle.until > now && is_quiet(&mut idle.stream) {
                 return Some(idle.stream);
             }
         }
@@ -60,14 +61,14 @@ impl Pool {
         let mut kept = self.idle.lock();
         if kept.count < most {
             kept.count += 1;
-            kept.by_key.entry(key).or_default().push(Idle { stream, until: Instant::now() + time });
+            kept.by_key.entry(key).or_default().push(Idle { stream, until: clock::boot_time().after(time) });
         }
     }
 
     /// Closes what was kept long enough, and what the other side has closed.
     fn sweep(&self) {
         let mut kept = self.idle.lock();
-        let now = Instant::now();
+        let now = clock::boot_time();
         kept.by_key.retain(|_, idle| {
             idle.retain_mut(|idle| idle.until > now && is_quiet(&mut idle.stream));
             !idle.is_empty()

@@ -1,22 +1,22 @@
 //! What a refusal looks like on the wire (RFC 9457, RFC 6750 §3, RFC 7617).
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
-use super::{REQUEST_ID, date};
+use super::date;
+use super::head::put;
 use crate::access::Denial;
 use crate::limit::Quota;
 
-const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"SigmaMD API\", charset=\"UTF-8\"");
-const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"SigmaMD API\"");
-const INVALID_TOKEN: HeaderValue = HeaderValue::from_static("Bearer realm=\"SigmaMD API\", error=\"invalid_token\"");
-const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const BASIC: &str = "Basic realm=\"SigmaMD API\", charset=\"UTF-8\"";
+const BEARER: &str = "Bearer realm=\"SigmaMD API\"";
+const INVALID_TOKEN: &str = "Bearer realm=\"SigmaMD API\", error=\"invalid_token\"";
+const RATE_LIMIT: &str = "RateLimit";
+const RATE_LIMIT_POLICY: &str = "RateLimit-Policy";
+/// What a problem document fits into.
+const ROOM: usize = 320;
 
 /// A refusal, ready to be written.
 pub struct Reply {
@@ -26,80 +26,21 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-#[derive(serde::Serialize)]
-struct Problem<'a> {
-    r#type: &'a str,
-    title: &'a str,
-    status: u16,
-    code: &'a str,
-    detail: &'a str,
-    request_id: &'a str,
-}
-
 impl Reply {
     /// The reply to a request of this id that is refused for this reason.
     ///
     /// # Errors
     /// None that can be caused from outside: every value is ours.
     pub fn new(denial: &Denial, request_id: &HeaderValue, quota: Option<&Quota>) -> pingora::Result<Self> {
-        let problem = Problem {
-            r#type: "about:blank",
-            title: denial.title(),
-            status: denial.status(),
-            code: denial.code(),
-            detail: denial.detail(),
-            request_id: request_id.to_str().unwrap_or_default(),
-        };
-        let mut body = BytesMut::with_capacity(320);
-        // Only a field that cannot be serialised could fail, and there is none.
-        let _ = serde_json::to_writer((&mut body).writer(), &problem);
-
+        let mut body = Vec::with_capacity(ROOM);
+        problem(denial, request_id, &mut body);
         let mut header = Box::new(ResponseHeader::build(denial.status(), Some(10))?);
-        header.insert_header(CONTENT_TYPE, PROBLEM)?;
-        header.insert_header(CONTENT_LENGTH, number(body.len() as u64))?;
-        header.insert_header(CACHE_CONTROL, NO_STORE)?;
-        header.insert_header(REQUEST_ID, request_id.clone())?;
-        if let Some(error) = denial.challenge_error() {
-            header.append_header(WWW_AUTHENTICATE, BASIC)?;
-            header.append_header(WWW_AUTHENTICATE, bearer(denial, error)?)?;
-        }
-        if let Denial::MethodNotAllowed(allow) = denial {
-            header.insert_header(ALLOW, &**allow)?;
-        }
-        if let Some(secs) = denial.retry_after_secs() {
-            header.insert_header(RETRY_AFTER, number(secs))?;
-        }
-        if let Some(quota) = quota {
-            insert_quota(&mut header, quota)?;
-        }
-        Ok(Self { header, body: body.freeze() })
-    }
-
-    /// The reply as the last HTTP/1.1 message of its connection.
-    pub fn into_last_message(self, head_only: bool) -> Bytes {
-        self.into_message(head_only, true)
-    }
-
-    /// The reply as an HTTP/1.1 message, which may be the last of its connection.
-    pub fn into_message(mut self, head_only: bool, last: bool) -> Bytes {
-        if last {
-            // A constant is a value, whatever happens.
-            let _ = self.header.insert_header(CONNECTION, HeaderValue::from_static("close"));
-        }
-        let mut wire = BytesMut::with_capacity(1024);
-        wire.put_slice(b"HTTP/1.1 ");
-        wire.put_slice(self.header.status.as_str().as_bytes());
-        wire.put_u8(b' ');
-        wire.put_slice(self.header.get_reason_phrase().unwrap_or_default().as_bytes());
-        wire.put_slice(b"\r\n");
-        self.header.header_to_h1_wire(&mut wire);
-        wire.put_slice(b"Date: ");
-        date::with(|date| wire.put_slice(date));
-        wire.put_slice(b"\r\n\r\n");
-        if !head_only {
-            wire.put_slice(&self.body);
-        }
-        wire.freeze()
+        fields(denial, request_id, quota, body.len(), |name, value| {
+            let value = HeaderValue::from_bytes(value)
+                .map_err(|error| pingora::Error::because(pingora::ErrorType::InternalError, "a field of a refusal", error))?;
+            header.append_header(name, value).map(|_| ())
+        })?;
+        Ok(Self { header, body: body.into() })
     }
 
     /// Writes the reply; pingora closes the connection behind it if the request has content that was not read.
@@ -112,16 +53,104 @@ impl Reply {
     }
 }
 
-fn bearer(denial: &Denial, error: Option<&'static str>) -> pingora::Result<HeaderValue> {
-    let value = match (denial, error) {
-        (_, None) => return Ok(BEARER),
-        (Denial::CredentialInvalid(_), _) => return Ok(INVALID_TOKEN),
-        (Denial::InsufficientScope(scopes), Some(error)) => {
-            format!("Bearer realm=\"SigmaMD API\", error=\"{error}\", scope=\"{scopes}\"")
-        }
-        (_, Some(error)) => format!("Bearer realm=\"SigmaMD API\", error=\"{error}\""),
-    };
-    HeaderValue::try_from(value).map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "a challenge", e))
+/// What a message of HTTP/1.1 leaves out, and says.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Without the content, which an answer to HEAD has not.
+    pub head_only: bool,
+    /// The connection is closed behind it.
+    pub last: bool,
+}
+
+/// The same refusal as a message of HTTP/1.1, and how long its content is.
+pub fn message(denial: &Denial, request_id: &HeaderValue, quota: Option<&Quota>, shape: Shape) -> (Vec<u8>, usize) {
+    let mut body = Vec::with_capacity(ROOM);
+    problem(denial, request_id, &mut body);
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(itoa::Buffer::new().format(denial.status()).as_bytes());
+    out.push(b' ');
+    let reason = StatusCode::from_u16(denial.status()).ok().and_then(|status| status.canonical_reason());
+    out.extend_from_slice(reason.unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let Ok(()) = fields(denial, request_id, quota, body.len(), |name, value| {
+        put(&mut out, name.as_bytes(), value);
+        Ok::<_, std::convert::Infallible>(())
+    });
+    if shape.last {
+        put(&mut out, b"Connection", b"close");
+    }
+    date::with(|date| put(&mut out, b"Date", date));
+    out.extend_from_slice(b"\r\n");
+    if shape.head_only {
+        return (out, 0);
+    }
+    out.extend_from_slice(&body);
+    (out, body.len())
+}
+
+/// Puts the problem document.
+fn problem(denial: &Denial, request_id: &HeaderValue, out: &mut Vec<u8>) {
+    let texts = [("{\"type\":", "about:blank"), (",\"title\":", denial.title())];
+    let more =
+        [(",\"code\":", denial.code()), (",\"detail\":", denial.detail()), (",\"request_id\":", request_id.to_str().unwrap_or_default())];
+    for (name, text) in texts {
+        out.extend_from_slice(name.as_bytes());
+        put_text(text, out);
+    }
+    out.extend_from_slice(b",\"status\":");
+    out.extend_from_slice(itoa::Buffer::new().format(denial.status()).as_bytes());
+    for (name, text) in more {
+        out.extend_from_slice(name.as_bytes());
+        put_text(text, out);
+    }
+    out.push(b'}');
+}
+
+/// Puts a text of JSON.
+fn put_text(text: &str, out: &mut Vec<u8>) {
+    // Without a way out in the middle, several bytes are looked at at a time.
+    let plain = text.bytes().fold(true, |plain, byte| plain & !matches!(byte, 0..=0x1f | b'"' | b'\\'));
+    if plain {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // A text can always be written into memory.
+        let _ = serde_json::to_writer(out, text);
+    }
+}
+
+/// Says the fields of a refusal, one at a time.
+fn fields<E>(
+    denial: &Denial,
+    request_id: &HeaderValue,
+    quota: Option<&Quota>,
+    length: usize,
+    mut put: impl FnMut(&'static str, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    put("Content-Type", b"application/problem+json")?;
+    put("Content-Length", itoa::Buffer::new().format(length).as_bytes())?;
+    put("Cache-Control", b"no-store")?;
+    put("X-Request-Id", request_id.as_bytes())?;
+    if let Some(error) = denial.challenge_error() {
+        put("WWW-Authenticate", BASIC.as_bytes())?;
+        match (denial, error) {
+            (_, None) => put("WWW-Authenticate", BEARER.as_bytes()),
+            (Denial::CredentialInvalid(_), _) => put("WWW-Authenticate", INVALID_TOKEN.as_bytes()),
+            (Denial::InsufficientScope(scopes), Some(error)) => {
+                put("WWW-Authenticate", format!("{BEARER}, error=\"{error}\", scope=\"{scopes}\"").as_bytes())
+            }
+            (_, Some(error)) => put("WWW-Authenticate", format!("{BEARER}, error=\"{error}\"").as_bytes()),
+        }?;
+    }
+    if let Denial::MethodNotAllowed(allow) = denial {
+        put("Allow", allow.as_bytes())?;
+    }
+    if let Some(secs) = denial.retry_after_secs() {
+        put("Retry-After", itoa::Buffer::new().format(secs).as_bytes())?;
+    }
+    quota.map_or(Ok(()), |quota| quota_fields(quota, put))
 }
 
 /// Adds what is left of the rate limit (draft-ietf-httpapi-ratelimit-headers).
@@ -132,7 +161,7 @@ pub fn insert_quota(header: &mut ResponseHeader, quota: &Quota) -> pingora::Resu
     quota_fields(quota, |name, value| {
         let value = HeaderValue::from_bytes(value)
             .map_err(|e| pingora::Error::because(pingora::ErrorType::InternalError, "the name of a tier", e))?;
-        header.insert_header(name.clone(), value)
+        header.insert_header(name, value)
     })
 }
 
@@ -140,7 +169,7 @@ pub fn insert_quota(header: &mut ResponseHeader, quota: &Quota) -> pingora::Resu
 ///
 /// # Errors
 /// Those of `put`.
-pub fn quota_fields<E>(quota: &Quota, mut put: impl FnMut(&HeaderName, &[u8]) -> Result<(), E>) -> Result<(), E> {
+pub fn quota_fields<E>(quota: &Quota, mut put: impl FnMut(&'static str, &[u8]) -> Result<(), E>) -> Result<(), E> {
     let mut text = itoa::Buffer::new();
     let mut value = Vec::with_capacity(48);
     for (name, letters, values) in [
@@ -155,17 +184,16 @@ pub fn quota_fields<E>(quota: &Quota, mut put: impl FnMut(&HeaderName, &[u8]) ->
             value.extend_from_slice(letter.as_bytes());
             value.extend_from_slice(text.format(number).as_bytes());
         }
-        put(&name, &value)?;
+        put(name, &value)?;
     }
     Ok(())
 }
 
-fn number(number: u64) -> HeaderValue {
-    HeaderValue::from(number)
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+
+    use super::super::REQUEST_ID;
     use super::*;
 
     #[test]
@@ -183,7 +211,44 @@ mod tests {
             assert_eq!(header.headers.contains_key(RETRY_AFTER), denial.retry_after_secs().is_some());
             let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
             assert_eq!((&body["code"], &body["status"]), (&denial.code().into(), &denial.status().into()));
-            assert_eq!(body["request_id"], "the-id");
+            assert_eq!((&body["request_id"], &body["title"]), (&"the-id".into(), &denial.title().into()));
+            assert_eq!(body["detail"], denial.detail());
+        }
+    }
+
+    #[test]
+    fn a_message_says_what_the_reply_says() {
+        let id = HeaderValue::from_static("the-id");
+        let quota = Quota { policy: "standard".into(), burst: 100, window_secs: 2, remaining: 99, reset_secs: 1 };
+        for (denial, head_only, last) in Denial::examples().into_iter().flat_map(|denial| {
+            [(false, false), (true, false), (false, true), (true, true)].map(move |(head_only, last)| (denial.clone(), head_only, last))
+        }) {
+            let quota = last.then_some(&quota);
+            let (message, length) = message(&denial, &id, quota, Shape { head_only, last });
+            let Reply { header, body } = Reply::new(&denial, &id, quota).unwrap();
+            let mut fields = [httparse::EMPTY_HEADER; 20];
+            let mut read = httparse::Response::new(&mut fields);
+            let end = read.parse(&message).unwrap().unwrap();
+            assert_eq!(read.code, Some(denial.status()));
+            assert_eq!(read.reason, StatusCode::from_u16(denial.status()).unwrap().canonical_reason());
+            assert_eq!((&message[end..], length), (if head_only { &b""[..] } else { &body[..] }, message.len() - end));
+            let mut said: Vec<_> = read.headers.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
+            assert!(said.iter().any(|(name, date)| name == "date" && date.ends_with(b" GMT")));
+            assert_eq!(said.contains(&("connection".into(), b"close".to_vec())), last);
+            said.retain(|(name, _)| name != "date" && name != "connection");
+            let mut want: Vec<_> = header.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+            said.sort();
+            want.sort();
+            assert_eq!(said, want);
+        }
+    }
+
+    #[test]
+    fn a_text_is_one_of_json_whatever_is_in_it() {
+        for text in ["plain", "", "a \"quoted\" word", "back\\slash", "line\nfeed \u{1}", "\u{e4}\u{1f600}"] {
+            let mut out = Vec::new();
+            put_text(text, &mut out);
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
     }
 
@@ -203,7 +268,7 @@ mod tests {
     fn a_quota_is_two_structured_fields() {
         let mut header = ResponseHeader::build(200, None).unwrap();
         insert_quota(&mut header, &Quota { policy: "standard".into(), burst: 100, window_secs: 2, remaining: 99, reset_secs: 1 }).unwrap();
-        assert_eq!(header.headers[&RATE_LIMIT_POLICY], "\"standard\";q=100;w=2");
-        assert_eq!(header.headers[&RATE_LIMIT], "\"standard\";r=99;t=1");
+        assert_eq!(header.headers[RATE_LIMIT_POLICY], "\"standard\";q=100;w=2");
+        assert_eq!(header.headers[RATE_LIMIT], "\"standard\";r=99;t=1");
     }
 }

@@ -3,7 +3,10 @@
 //! pingora mends much of what it reads: bare line feeds, blanks in the target, `Content-Length` beside
 //! `Transfer-Encoding`. What was mended can no longer be told from what was sent, so it is looked at here.
 
+use std::ops::Range;
+
 use bytes::BytesMut;
+use memchr::memchr;
 
 use crate::access::{Denial, MalformedRequest};
 use crate::route::MethodSet;
@@ -15,6 +18,17 @@ pub enum Framing {
     Length(u64),
     /// The chunked coding.
     Chunked,
+}
+
+/// Where the parts of a checked header are.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// The method.
+    pub method: Range<usize>,
+    /// The target, in origin-form.
+    pub target: Range<usize>,
+    /// The name of each field, and its value without the blanks around it.
+    pub fields: Vec<(Range<usize>, Range<usize>)>,
 }
 
 /// The bounds of a header.
@@ -38,9 +52,20 @@ pub const fn is_token_byte(byte: u8) -> bool {
         || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
+/// [`is_token_byte`], to be looked up.
+const TOKEN: [bool; 256] = {
+    let mut token = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        token[byte as usize] = is_token_byte(byte);
+        byte += 1;
+    }
+    token
+};
+
 /// Whether the bytes are one token.
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
+    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[usize::from(*byte)])
 }
 
 /// Looks for the end of a header that may be incomplete; the length of the header if it is there.
@@ -53,7 +78,7 @@ pub fn find_end(bytes: &[u8], seen: &mut usize, limits: &Limits) -> Result<Optio
     if bytes.first().is_some_and(|byte| !is_token_byte(*byte)) {
         return Err(message("the request does not begin with a method"));
     }
-    while let Some(found) = bytes[*seen..].iter().position(|byte| *byte == b'\n') {
+    while let Some(found) = memchr(b'\n', &bytes[*seen..]) {
         let feed = *seen + found;
         if feed == 0 || bytes[feed - 1] != b'\r' {
             return Err(message("a line ends in a bare line feed"));
@@ -65,7 +90,7 @@ pub fn find_end(bytes: &[u8], seen: &mut usize, limits: &Limits) -> Result<Optio
     }
     // What was looked at stays looked at, but for the last byte: the end of the line is not known yet.
     *seen = bytes.len();
-    let line = bytes.iter().position(|byte| *byte == b'\n');
+    let line = memchr(b'\n', bytes);
     if line.is_none() && bytes.len() > limits.target + 64 {
         return Err(Denial::UriTooLong);
     }
@@ -75,15 +100,22 @@ pub fn find_end(bytes: &[u8], seen: &mut usize, limits: &Limits) -> Result<Optio
     Ok(None)
 }
 
-/// Checks a complete header; says how the content is framed.
+/// The line that begins at `at`, without its CR LF, and where the next one begins; none at the end.
+fn line_at(lines: &[u8], at: usize) -> Option<(&[u8], usize)> {
+    let rest = lines.get(at..).filter(|rest| !rest.is_empty())?;
+    let Some(feed) = memchr(b'\n', rest) else { return Some((rest, lines.len())) };
+    let line = &rest[..feed];
+    Some((line.strip_suffix(b"\r").unwrap_or(&rest[..=feed]), at + feed + 1))
+}
+
+/// Checks a complete header; says how the content is framed, and notes in `marks` where its parts are.
 ///
 /// # Errors
 /// Whatever two parsers could read in two ways, and whatever is over `limits`.
-pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
+pub fn check(header: &[u8], limits: &Limits, marks: &mut Marks) -> Result<Framing, Denial> {
     // Without the blank line, every line ends in CR LF; only these two are taken off, so a further CR is seen and refused.
-    let lines = header.strip_suffix(b"\r\n").unwrap_or(header).split_inclusive(|byte| *byte == b'\n');
-    let mut lines = lines.map(|line| line.strip_suffix(b"\r\n").unwrap_or(line));
-    let line = lines.next().unwrap_or_default();
+    let lines = header.strip_suffix(b"\r\n").unwrap_or(header);
+    let (line, mut at) = line_at(lines, 0).unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else {
         return Err(message("the request line is not method, target and version"));
@@ -98,7 +130,7 @@ pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
         return Err(Denial::UriTooLong);
     }
     // http::Uri would drop it without a word.
-    if target.contains(&b'#') {
+    if memchr(b'#', target).is_some() {
         return Err(Denial::Malformed(MalformedRequest::Target("a fragment does not belong in a request target")));
     }
     if target.is_empty() || !target.iter().all(|byte| matches!(byte, 0x21..=0x7e)) {
@@ -108,21 +140,26 @@ pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
         return Err(Denial::HeadersTooLarge);
     }
 
-    let (mut fields, mut host, mut length, mut coding, mut credentials) = (0, None, None, false, 0);
-    for line in lines {
-        fields += 1;
-        if fields > limits.fields {
+    marks.fields.clear();
+    let (mut host, mut length, mut coding, mut credentials) = (None, None, false, 0);
+    while let Some((line, next)) = line_at(lines, at) {
+        if marks.fields.len() == limits.fields {
             return Err(Denial::HeadersTooLarge);
         }
-        let colon = line.iter().position(|byte| *byte == b':').ok_or(message("a field has no colon"))?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if !is_token(name) {
-            return Err(message("the name of a field is not a token"));
+        let colon = line.iter().position(|byte| !TOKEN[usize::from(*byte)]).unwrap_or(line.len());
+        if colon == 0 || line.get(colon) != Some(&b':') {
+            let named = memchr(b':', line).is_some();
+            return Err(message(if named { "the name of a field is not a token" } else { "a field has no colon" }));
         }
-        if !is_field_value(value) {
+        let (name, whole) = (&line[..colon], &line[colon + 1..]);
+        if !is_field_value(whole) {
             return Err(message("the value of a field has a control character or one that is not ASCII"));
         }
-        let value = value.trim_ascii();
+        let left = whole.trim_ascii_start();
+        let value = left.trim_ascii_end();
+        let begin = at + line.len() - left.len();
+        marks.fields.push((at..at + colon, begin..begin + value.len()));
+        at = next;
         // The length tells nearly every other field apart at the price of one comparison.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") && host.replace(value).is_some() => {
@@ -158,13 +195,25 @@ pub fn check(header: &[u8], limits: &Limits) -> Result<Framing, Denial> {
     if method == b"CONNECT" {
         return Err(Denial::MethodNotAllowed(MethodSet::ALL.to_string().into()));
     }
-    origin_form(target, host)?;
+    let origin = origin_form(target, host)?;
+    let end = method.len() + 1 + target.len();
+    (marks.method, marks.target) = (0..method.len(), end - origin.len()..end);
     Ok(if coding { Framing::Chunked } else { Framing::Length(length.unwrap_or(0)) })
 }
 
 /// Whether a field value has only visible ASCII characters, blanks and tabs.
 pub fn is_field_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e))
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    // Eight bytes at a time. Each step sets the highest bit of a byte only if that byte, or one before it, is not visible.
+    let visible = |eight: &[u8; 8]| {
+        let eight = u64::from_le_bytes(*eight);
+        let control = eight.wrapping_sub(0x2020_2020_2020_2020);
+        let delete = (eight ^ 0x7f7f_7f7f_7f7f_7f7f).wrapping_sub(0x0101_0101_0101_0101);
+        (eight | control | delete) & HIGHS == 0
+    };
+    let fits = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e));
+    let (eights, rest) = value.as_chunks();
+    eights.iter().all(|eight| visible(eight) || fits(eight)) && fits(rest)
 }
 
 /// The value of a `Content-Length`: digits only, at most 2^63.
@@ -231,18 +280,15 @@ pub fn origin_form<'a>(target: &'a [u8], host: &[u8]) -> Result<&'a [u8], Denial
 }
 
 /// A checked header with its target in origin-form. pingora has a reading of absolute-form of its own, and refuses what
-/// [`origin_form`] takes; with this it never meets one.
-pub fn into_origin_form(header: BytesMut) -> BytesMut {
-    let mut words = header[..].split(|byte| *byte == b' ');
-    let (Some(method), Some(target)) = (words.next(), words.next()) else { return header };
-    if target.first() == Some(&b'/') {
+/// [`origin_form`] takes; with this it never meets one. The marks are those of the header as it was.
+pub fn into_origin_form(header: BytesMut, marks: &Marks) -> BytesMut {
+    let target = marks.method.end + 1;
+    if marks.target.start == target {
         return header;
     }
-    // `check` has seen a scheme, an authority and a path.
-    let path = target.iter().enumerate().filter(|(_, byte)| **byte == b'/').nth(2).map_or(0, |(at, _)| at);
     let mut rewritten = BytesMut::with_capacity(header.len());
-    rewritten.extend_from_slice(&header[..=method.len()]);
-    rewritten.extend_from_slice(&header[method.len() + 1 + path..]);
+    rewritten.extend_from_slice(&header[..target]);
+    rewritten.extend_from_slice(&header[marks.target.start..]);
     rewritten
 }
 

@@ -13,7 +13,7 @@ use sigmagate::config::{self, Sources};
 use sigmagate::credential::Secret;
 use sigmagate::id::RouteId;
 use sigmagate::proxy::chunks::{Decoder, MalformedChunk};
-use sigmagate::proxy::wire::{self, Framing, Limits};
+use sigmagate::proxy::wire::{self, Framing, Limits, Marks};
 use sigmagate::route::{Method, MethodSet, NotFound, PathPrefix, RequestTarget, Requirement, Route, RouteTable};
 use sigmagate::scope::ScopeRegistry;
 use sigmagate::token::{Algorithm, Compact, KeySet, verify};
@@ -212,21 +212,27 @@ pub fn http1(data: &[u8]) {
             end
         }
         // Too long while it was incomplete, which the check of the whole finds too.
-        (Ok(Some(end)), Some(Err(_))) => return assert!(wire::check(&data[..end], &limits).is_err()),
+        (Ok(Some(end)), Some(Err(_))) => return assert!(wire::check(&data[..end], &limits, &mut Marks::default()).is_err()),
         (Ok(None), Some(Err(_))) => panic!("refused in pieces, and not as a whole"),
         (Err(_), other) => return assert!(other.is_none_or(|other| other.is_err())),
     };
-    let Ok(framing) = wire::check(&data[..end], &limits) else {
+    let mut marks = Marks::default();
+    let Ok(framing) = wire::check(&data[..end], &limits, &mut marks) else {
         let (method, path) = wire::for_record(&data[..end]);
         assert!(method.bytes().chain(path.bytes()).all(|byte| byte.is_ascii_graphic()));
         return;
     };
-    let header = wire::into_origin_form(BytesMut::from(&data[..end]));
+    let header = wire::into_origin_form(BytesMut::from(&data[..end]), &marks);
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut read = httparse::Request::new(&mut fields);
     assert_eq!(read.parse(&header), Ok(httparse::Status::Complete(header.len())));
     assert_eq!(read.version, Some(1));
-    assert!(read.path.is_some_and(|target| target.starts_with('/')));
+    assert!(read.path.is_some_and(|target| target.starts_with('/') && target.as_bytes() == &data[marks.target.clone()]));
+    assert!(read.method.is_some_and(|method| method.as_bytes() == &data[marks.method.clone()]));
+    assert_eq!(marks.fields.len(), read.headers.len());
+    for ((name, value), field) in marks.fields.iter().zip(&*read.headers) {
+        assert_eq!((field.name.as_bytes(), field.value.trim_ascii()), (&data[name.clone()], &data[value.clone()]));
+    }
     let values =
         |name: &str| read.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value).collect::<Vec<_>>();
     assert_eq!(values("host").len(), 1);
