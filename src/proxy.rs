@@ -22,6 +22,7 @@ pub mod listener;
 mod live;
 mod own;
 mod peer;
+mod plain;
 mod pool;
 mod request;
 mod respond;

@@ -24,13 +24,14 @@ use super::head::Head;
 use super::headers::Rules;
 use super::live::Scope;
 use super::peer::{group, peer};
+use super::plain::Plain;
 use super::pool::Pool;
 use super::request::Facts;
 use super::respond::{self, Reply, Shape};
 use super::timer::{Late, Watch};
 use super::{Shared, date};
 use crate::access::Denial;
-use crate::upstream::{Protocol, Upstream};
+use crate::upstream::{Protocol, Server, Upstream};
 
 /// What a header and a small content fit into.
 const ROOM: usize = 4 * 1024;
@@ -236,9 +237,8 @@ impl Direct<'_> {
             let stream = if let Some(stream) = kept {
                 stream
             } else {
-                let peer = peer(upstream, &server, settings.upstream_idle_timeout);
                 // Boxed: it is large, and seldom needed. It has its own limit; the one here is never met.
-                let connecting = Box::pin(self.plane.connector.new_stream(&peer));
+                let connecting = Box::pin(connect(self.plane, upstream, &server));
                 match self.watch.within(settings.request_timeout, connecting).await {
                     Ok(Ok(stream)) => stream,
                     Ok(Err(error)) if context.attempts.not_connected(upstream, &error) => continue,
@@ -365,6 +365,18 @@ impl Direct<'_> {
             Err(Late::Step) => Err(Error::explain(ErrorType::ReadTimedout, "an answer").into_up()),
             Err(Late::Ended) => Err(refused()),
         }
+    }
+}
+
+/// A new connection to a server.
+async fn connect(plane: &Plane, upstream: &Upstream, server: &Server) -> Result<Stream> {
+    if server.tls_name.is_some() {
+        return plane.connector.new_stream(&peer(upstream, server, plane.shared.settings.upstream_idle_timeout)).await;
+    }
+    match tokio::time::timeout(upstream.settings.connect_timeout, Plain::connect(server.address)).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(error)) => Err(Error::because(ErrorType::ConnectError, "a server", error)),
+        Err(_) => Err(Error::explain(ErrorType::ConnectTimedout, "a server")),
     }
 }
 

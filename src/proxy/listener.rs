@@ -1,7 +1,6 @@
 //! Listeners: accepting connections, TLS, and the bound on both.
 
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use pingora::apps::HttpServerOptions;
 use pingora::connectors::TransportConnector;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::protocols::{GetSocketDigest, Stream};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +23,7 @@ use super::Shared;
 use super::active::Counted;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
+use super::plain::{self, Plain};
 use super::pool::Pool;
 use crate::limit::{self, Full, Slot, Slots};
 use crate::tls;
@@ -225,16 +225,10 @@ async fn serve(
     shutdown: watch::Receiver<bool>,
 ) {
     let _places = places;
-    // Without it answers wait for acknowledgements; a socket that refuses is broken and will show it.
-    let _ = stream.set_nodelay(true);
-    let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
-    let _ = digest.peer_addr.set(Some(peer.into()));
-    let mut stream = L4Stream::from(stream);
-    stream.set_socket_digest(digest);
     let secure = acceptor.is_some();
     let stream: Stream = match acceptor {
-        None => Box::new(stream),
-        Some(acceptor) => match timeout(plane.shared.settings.handshake_timeout, acceptor.tls_handshake(stream)).await {
+        None => Box::new(Plain::new(stream, peer)),
+        Some(acceptor) => match timeout(plane.shared.settings.handshake_timeout, acceptor.tls_handshake(below_tls(stream, peer))).await {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "a TLS handshake failed");
@@ -244,4 +238,14 @@ async fn serve(
         },
     };
     Connection::new(plane, pool, peer.ip().to_canonical(), secure).serve(stream, shutdown).await;
+}
+
+/// The connection as pingora has it under TLS.
+fn below_tls(stream: TcpStream, peer: SocketAddr) -> L4Stream {
+    // As in `Plain::new`.
+    let _ = stream.set_nodelay(true);
+    let digest = plain::digest(&stream, peer);
+    let mut stream = L4Stream::from(stream);
+    stream.set_socket_digest(digest);
+    stream
 }

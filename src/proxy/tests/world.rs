@@ -182,7 +182,11 @@ impl World {
                     trust: (prefix == "/open/panic").then(|| Arc::new(upstream::Trust::new(Some(vec![b"none".to_vec().into()]), None))),
                     ..upstream::Settings::default()
                 },
-                servers.iter().map(|address| Server::new(*address, None, "http://x".into())).collect(),
+                // Only what TLS is spoken with is verified at all.
+                servers
+                    .iter()
+                    .map(|address| Server::new(*address, (prefix == "/open/panic").then(|| "x".into()), "http://x".into()))
+                    .collect(),
             )),
             allow_path_parameters: false,
             websocket: false,
