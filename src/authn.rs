@@ -56,16 +56,15 @@ pub fn credential(authorization: Option<&[u8]>) -> Result<Credential<'_>, Denial
 
 /// Exactly one token68 (RFC 9110 §11.2).
 fn one(rest: &[u8]) -> Result<&[u8], Denial> {
-    if rest.contains(&b',') {
-        return Err(Denial::Malformed(MalformedRequest::TwoCredentials));
-    }
     // Every byte is looked at: without a way out in the middle, several at a time.
-    if rest.is_empty() || !rest.iter().fold(true, |fits, byte| fits & TOKEN68[usize::from(*byte)]) {
-        return Err(Denial::Malformed(MalformedRequest::Authorization(
-            "the Authorization header must be a scheme, one blank and one credential",
-        )));
+    if !rest.is_empty() && rest.iter().fold(true, |fits, byte| fits & TOKEN68[usize::from(*byte)]) {
+        return Ok(rest);
     }
-    Ok(rest)
+    Err(Denial::Malformed(if rest.contains(&b',') {
+        MalformedRequest::TwoCredentials
+    } else {
+        MalformedRequest::Authorization("the Authorization header must be a scheme, one blank and one credential")
+    }))
 }
 
 fn basic<'a>(encoded: &[u8]) -> Result<Credential<'a>, Denial> {

@@ -192,9 +192,17 @@ fn take(head: &httparse::Response<'_, '_>, status: u16, head_only: bool, told: &
 
 /// Whether a field is between two neighbours, or said by the gateway.
 fn is_ours(name: &[u8]) -> bool {
-    const OURS: [&str; 8] =
-        ["te", "trailer", "upgrade", "connection", "keep-alive", "x-request-id", "proxy-connection", "transfer-encoding"];
-    OURS.iter().any(|ours| ours.len() == name.len() && name.eq_ignore_ascii_case(ours.as_bytes()))
+    // The length tells nearly every other field apart at the price of one comparison.
+    let ours: &[&[u8]] = match name.len() {
+        2 => &[b"te"],
+        7 => &[b"trailer", b"upgrade"],
+        10 => &[b"connection", b"keep-alive"],
+        12 => &[b"x-request-id"],
+        16 => &[b"proxy-connection"],
+        17 => &[b"transfer-encoding"],
+        _ => return false,
+    };
+    ours.iter().any(|ours| name.eq_ignore_ascii_case(ours))
 }
 
 /// Whether `Connection` cannot take a field away: the content could not be read without it.

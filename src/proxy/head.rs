@@ -170,11 +170,11 @@ mod tests {
         prop::collection::vec((name, value), 0..12)
     }
 
-    /// The values of each field, by name; what is random in them left out.
+    /// The values of each field, by name, without the blanks around them, which mean nothing.
     fn sorted<'a>(fields: impl Iterator<Item = (String, &'a [u8])>) -> BTreeMap<String, Vec<Vec<u8>>> {
         let mut sorted = BTreeMap::<_, Vec<_>>::new();
         for (name, value) in fields {
-            sorted.entry(name.to_ascii_lowercase()).or_default().push(value.to_vec());
+            sorted.entry(name.to_ascii_lowercase()).or_default().push(value.trim_ascii().to_vec());
         }
         sorted
     }
