@@ -310,7 +310,8 @@ impl Connection {
             sleep(own.unwrap_or(settings.request_timeout).min(settings.request_timeout).saturating_sub(waited)).await;
         });
         let mut cancelled = pin!(scope.cancel.cancelled());
-        let mut request = pin!(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));
+        // Boxed: it is large, and every connection has room for it, and every stream of HTTP/2 is moved with it.
+        let mut request = Box::pin(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));
         std::future::poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(cx)));
             match polled {
