@@ -59,6 +59,27 @@ pub fn run(address: SocketAddr, work: &Work, during: Duration) -> Measured {
     Measured { nanos, elapsed: begun.elapsed() }
 }
 
+/// Asks until the answer is the one that is expected, on a connection for each question.
+pub fn first(address: SocketAddr, work: &Work) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        while !answers(address, work).await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+async fn answers(address: SocketAddr, work: &Work) -> bool {
+    let Ok(mut stream) = tokio::net::TcpStream::connect(address).await else { return false };
+    let request = format!(
+        "GET {} HTTP/1.1\r\nHost: api.example.test\r\nConnection: close\r\nAuthorization: {}\r\n\r\n",
+        work.path, work.credentials[0]
+    );
+    let mut answer = Vec::new();
+    let asked = stream.write_all(request.as_bytes()).await;
+    asked.is_ok() && stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(format!("HTTP/1.1 {}", work.status).as_bytes())
+}
+
 struct Each {
     path: &'static str,
     credentials: Arc<Vec<String>>,

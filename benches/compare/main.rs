@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use load::Work;
+use peers::Peer;
 use process::Running;
 use report::{Measurement, Program, Report};
 use world::World;
@@ -93,12 +94,12 @@ struct Task {
 fn unchecked(upstream: SocketAddr, world: &World) -> (Running, SocketAddr, SocketAddr) {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.arg("--unchecked").arg(upstream.to_string()).arg(&world.certificate).arg(&world.private_key);
-    let mut child = Running(command.stdout(Stdio::piped()).spawn().expect("the floor runs"));
+    let mut running = Running::spawn(command.stdout(Stdio::piped())).expect("the floor runs");
     let mut line = String::new();
-    BufReader::new(child.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("the floor says where it listens");
+    BufReader::new(running.child.stdout.take().expect("it is piped")).read_line(&mut line).expect("the floor says where it listens");
     let mut addresses = line.split_whitespace().map(|address| address.parse().expect("an address"));
     let mut next = || addresses.next().expect("two addresses");
-    (child, next(), next())
+    (running, next(), next())
 }
 
 /// What there is to measure, in the order of the columns.
@@ -116,12 +117,13 @@ fn tasks(programs: &mut Vec<Program>, world: &World, upstream: SocketAddr, envoy
     };
 
     let (running, plain, secure) = unchecked(upstream, world);
-    programs.push(Program { name: "pingora, unchecked".into(), version: "0.9.1".into(), running });
+    programs.push(Program::new("pingora, unchecked", "0.9.1", running, plain, &work(PATH, &world.keys, 200, false)));
     add(0, "forward", plain, work(PATH, &world.keys, 200, false));
     add(0, "forward, TLS and HTTP/2", secure, work(PATH, &world.keys, 200, true));
 
     let ours = ours::gateway(world, upstream);
-    programs.push(Program { name: "sigmagate".into(), version: env!("CARGO_PKG_VERSION").into(), running: ours.running });
+    let key = work(PATH, &world.keys, 200, false);
+    programs.push(Program::new("sigmagate", env!("CARGO_PKG_VERSION"), ours.running, ours.plain, &key));
     add(1, "forward", ours.plain, work("/docs/x", &world.keys, 200, false));
     add(1, "key 200", ours.plain, work(PATH, &world.keys, 200, false));
     add(1, "key 401", ours.plain, work(PATH, &world.wrong_keys, 401, false));
@@ -132,9 +134,11 @@ fn tasks(programs: &mut Vec<Program>, world: &World, upstream: SocketAddr, envoy
     add(1, "forward, TLS and HTTP/2", ours.secure, work("/docs/x", &world.keys, 200, true));
     add(1, "key, TLS and HTTP/2", ours.secure, work(PATH, &world.keys, 200, true));
 
-    let found =
-        [peers::nginx(world, upstream), peers::haproxy(world, upstream), envoy.and_then(|program| peers::envoy(program, world, upstream))];
-    for peer in found.into_iter().flatten() {
+    // Each is ready before the next one starts, so that none is slowed down by another.
+    let starts: [&dyn Fn() -> Option<Peer>; 3] = [&|| peers::nginx(world, upstream), &|| peers::haproxy(world, upstream), &|| {
+        envoy.and_then(|program| peers::envoy(program, world, upstream))
+    }];
+    for peer in starts.into_iter().filter_map(|start| start()) {
         let at = programs.len();
         add(at, "forward", peer.forward, work(PATH, &world.keys, 200, false));
         add(at, "key 200", peer.key, work(PATH, &world.keys, 200, false));
@@ -147,7 +151,7 @@ fn tasks(programs: &mut Vec<Program>, world: &World, upstream: SocketAddr, envoy
             add(at, &format!("bearer {name}"), *address, work(PATH, &signed.tokens, 200, false));
         }
         add(at, "key, TLS and HTTP/2", peer.secure, work(PATH, &world.keys, 200, true));
-        programs.push(Program { name: peer.name.into(), version: peer.version, running: peer.running });
+        programs.push(Program::new(peer.name, &peer.version, peer.running, peer.key, &work(PATH, &world.keys, 200, false)));
     }
     tasks
 }

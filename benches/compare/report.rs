@@ -1,16 +1,32 @@
 //! What was measured, as tables and as JSON.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::COLUMNS;
-use super::load::{CONNECTIONS, Measured};
+use super::load::{self, CONNECTIONS, Measured, Work};
 use super::process::Running;
 use super::world::CLIENTS;
 
 pub struct Program {
     pub name: String,
-    pub version: String,
+    version: String,
     pub running: Running,
+    /// From its start to its first answer.
+    first_answer: Duration,
+    resident_at_rest_kib: u64,
+}
+
+impl Program {
+    /// A program that has just been started: waits for its first answer.
+    pub fn new(name: &str, version: &str, running: Running, address: SocketAddr, work: &Work) -> Self {
+        load::first(address, work);
+        let first_answer = running.age();
+        // What it does beside is done, and what it has freed is given back.
+        std::thread::sleep(Duration::from_secs(2));
+        let resident_at_rest_kib = running.resident_kib();
+        Self { name: name.to_owned(), version: version.to_owned(), running, first_answer, resident_at_rest_kib }
+    }
 }
 
 /// One program at one kind of work, a value for each round.
@@ -81,9 +97,10 @@ impl Report<'_> {
         self.table("requests/s; p50 and p99 in µs", |m| {
             format!("{:.0}; {:.0}, {:.0}", spread(&m.per_second)[1], spread(&m.p50_micros)[1], spread(&m.p99_micros)[1])
         });
-        println!("\n| after all of it | version | resident KiB |\n|---|---|---|");
-        for program in self.programs {
-            println!("| {} | {} | {} |", program.name, program.version, program.running.resident_kib());
+        println!("\n| | version | first answer after ms | resident KiB, at rest | after all of it |\n|---|---|---|---|---|");
+        for Program { name, version, running, first_answer, resident_at_rest_kib } in self.programs {
+            let (ready, after) = (first_answer.as_millis(), running.resident_kib());
+            println!("| {name} | {version} | {ready} | {resident_at_rest_kib} | {after} |");
         }
     }
 
@@ -96,7 +113,8 @@ impl Report<'_> {
                 })
             });
             serde_json::json!({
-                "name": program.name, "version": program.version, "resident_kib": program.running.resident_kib(),
+                "name": program.name, "version": program.version, "first_answer_millis": program.first_answer.as_millis() as u64,
+                "resident_at_rest_kib": program.resident_at_rest_kib, "resident_kib": program.running.resident_kib(),
                 "measured": measured.collect::<Vec<_>>(),
             })
         });
