@@ -121,6 +121,9 @@ pub fn read(input: &mut BytesMut, head_only: bool, told: &mut Told) -> Result<Re
             // Nobody asked for it: what follows would be bytes that no check has seen.
             return Err(wrong("101 without an upgrade"));
         }
+        if status < 100 {
+            return Err(wrong("the status of the answer is none"));
+        }
         if status < 200 {
             drop(input.split_to(end));
             continue;
@@ -275,13 +278,20 @@ impl Framing {
 
 #[cfg(test)]
 mod tests {
+    use pingora::http::RequestHeader;
+    use pingora::protocols::http::v1::client::HttpSession;
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::super::plain::Plain;
     use super::*;
 
     /// The header for the client, the content for the client, and whether the connection can be used again; read in pieces of
     /// `step` bytes.
-    fn relayed(answer: &str, head_only: bool, step: usize) -> Result<(String, String, bool), ()> {
+    fn relayed(answer: &[u8], head_only: bool, step: usize) -> Result<(String, Vec<u8>, bool), ()> {
         let (mut input, mut told) = (BytesMut::new(), Told::Http1(Vec::new()));
-        let mut rest = answer.as_bytes().chunks(step);
+        let mut rest = answer.chunks(step);
         let head = loop {
             if let Read::Final(head) = read(&mut input, head_only, &mut told).map_err(|_| ())? {
                 break head;
@@ -289,7 +299,7 @@ mod tests {
             input.extend_from_slice(rest.next().ok_or(())?);
         };
         let Told::Http1(header) = told else { unreachable!("it was that") };
-        let (mut framing, header, mut out) = (head.framing, String::from_utf8(header).unwrap(), Vec::new());
+        let (mut framing, header, mut out) = (head.framing, String::from_utf8_lossy(&header).into_owned(), Vec::new());
         while !framing.is_done() {
             framing.carry(&mut input, &mut out, false).map_err(|_| ())?;
             if framing.is_done() {
@@ -301,13 +311,17 @@ mod tests {
             }
         }
         let clean = input.is_empty() && rest.next().is_none();
-        Ok((header, String::from_utf8(out).unwrap(), head.reusable && clean))
+        Ok((header, out, head.reusable && clean))
+    }
+
+    fn text((header, content, reusable): (String, Vec<u8>, bool)) -> (String, String, bool) {
+        (header, String::from_utf8(content).unwrap(), reusable)
     }
 
     #[test]
     fn an_answer_is_handed_on_with_the_framing_of_ours() {
         for step in [1, 3, 1000] {
-            let of = |answer: &str| relayed(answer, false, step).unwrap();
+            let of = |answer: &str| text(relayed(answer.as_bytes(), false, step).unwrap());
             assert_eq!(
                 of("HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello"),
                 ("HTTP/1.1 200 Fine\r\nServer: x\r\nContent-Length: 5\r\n".into(), "hello".into(), true)
@@ -328,7 +342,7 @@ mod tests {
             // What belongs to nobody is not handed on, and nothing goes over that connection any more.
             assert!(!of("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n").2);
             assert_eq!(of("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n").1, "");
-            assert_eq!(relayed("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", true, step).unwrap().1, "");
+            assert_eq!(relayed(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", true, step).unwrap().1, b"");
         }
     }
 
@@ -336,17 +350,23 @@ mod tests {
     fn what_is_between_two_neighbours_stays_there() {
         let answer = "HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Mine, Content-Length\r\nX-Mine: a\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
                       Trailer: x\r\nX-Request-Id: theirs\r\nContent-Length : 0\r\nX-Kept: b\r\n\r\n";
-        let (header, _, reusable) = relayed(answer, false, 1000).unwrap();
+        let (header, _, reusable) = relayed(answer.as_bytes(), false, 1000).unwrap();
         assert_eq!((&*header, reusable), ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Kept: b\r\n", true));
         for (line, reusable) in [("Connection: close", false), ("Connection: Close, x", false), ("X: y", true)] {
-            assert_eq!(relayed(&format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n"), false, 1000).unwrap().2, reusable);
+            assert_eq!(
+                relayed(format!("HTTP/1.1 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n").as_bytes(), false, 1000).unwrap().2,
+                reusable
+            );
         }
         for (line, reusable) in [("X: y", false), ("Connection: keep-alive", true)] {
-            assert_eq!(relayed(&format!("HTTP/1.0 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n"), false, 1000).unwrap().2, reusable);
+            assert_eq!(
+                relayed(format!("HTTP/1.0 200 OK\r\n{line}\r\nContent-Length: 0\r\n\r\n").as_bytes(), false, 1000).unwrap().2,
+                reusable
+            );
         }
         // A length beside a coding means nothing, and the connection is not trusted with another request.
-        let both = relayed("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false, 1000).unwrap();
-        assert_eq!(both, ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n".into(), "0\r\n\r\n".into(), false));
+        let both = relayed(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", false, 1000).unwrap();
+        assert_eq!(text(both), ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n".into(), "0\r\n\r\n".into(), false));
     }
 
     #[test]
@@ -364,12 +384,133 @@ mod tests {
             "HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n",
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
             "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1 099 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             "nonsense\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
             "HTTP/1.1 200 OK\r\nContent-Len",
         ] {
-            assert!(relayed(answer, false, 1000).is_err(), "{answer:?}");
+            assert!(relayed(answer.as_bytes(), false, 1000).is_err(), "{answer:?}");
         }
-        assert!(relayed(&format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(HEADER_MAX * 2)), false, 1000).is_err());
+        assert!(relayed(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(HEADER_MAX * 2)).as_bytes(), false, 1000).is_err());
+    }
+
+    /// What pingora reads of the same bytes, when the connection is closed behind them: the status, and the content.
+    async fn by_pingora(answer: &[u8], head_only: bool) -> Option<(u16, Vec<u8>)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plain = Plain::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut upstream, _) = listener.accept().await.unwrap();
+        upstream.write_all(answer).await.unwrap();
+        upstream.shutdown().await.unwrap();
+        let mut session = HttpSession::new(Box::new(plain));
+        let method = if head_only { "HEAD" } else { "GET" };
+        let mut request = RequestHeader::build(method, b"/", None).unwrap();
+        request.append_header("Host", "a").unwrap();
+        session.write_request_header(Box::new(request)).await.ok()?;
+        let status = loop {
+            session.read_response().await.ok()?;
+            let status = session.resp_header()?.status.as_u16();
+            if status >= 200 || status == 101 {
+                break status;
+            }
+        };
+        let mut content = Vec::new();
+        while let Some(piece) = session.read_body_bytes().await.ok()? {
+            content.extend_from_slice(&piece);
+        }
+        Some((status, content))
+    }
+
+    /// What a client reads of what it is told: the status, and the content.
+    fn by_client(header: &str, framed: &[u8]) -> (u16, Vec<u8>) {
+        let header = format!("{header}\r\n");
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut read = httparse::Response::new(&mut fields);
+        assert_eq!(read.parse(header.as_bytes()), Ok(httparse::Status::Complete(header.len())));
+        let named = |name: &str| read.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).count();
+        assert!(
+            named("transfer-encoding") + named("content-length").min(1) <= 1 && named("connection") + named("upgrade") == 0,
+            "{header}"
+        );
+        let mut content = Vec::new();
+        if named("transfer-encoding") == 1 && !framed.is_empty() {
+            assert_eq!(Decoder::default().bare().decode(framed, &mut content, usize::MAX), Ok(framed.len()));
+        } else {
+            content.extend_from_slice(framed);
+        }
+        (read.code.unwrap(), content)
+    }
+
+    fn answers() -> impl Strategy<Value = Vec<u8>> {
+        let begin = prop::sample::select(vec![
+            "HTTP/1.1 200 OK",
+            "HTTP/1.1 200 OK",
+            "HTTP/1.1 200",
+            "HTTP/1.0 200 OK",
+            "HTTP/1.1 204 No Content",
+            "HTTP/1.1 304 Not Modified",
+            "HTTP/1.1 404 Not there",
+            "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 No",
+        ]);
+        let field = prop::sample::select(vec![
+            "Content-Length: 5",
+            "Content-Length: 5",
+            "content-length:5 ",
+            "Content-Length: 0",
+            "Content-Length: 05",
+            "Content-Length: 5, 5",
+            "Content-Length: 3",
+            "Transfer-Encoding: chunked",
+            "transfer-encoding:Chunked",
+            "Transfer-Encoding: gzip, chunked",
+            "Transfer-Encoding : chunked",
+            "Connection: close",
+            "Connection: keep-alive, X-Mine",
+            "X-Mine: a",
+            "Server: x",
+            "Date: Fri, 27 Nov 2026 12:00:00 GMT",
+            "X-Long: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "Upgrade: h2c",
+        ]);
+        let content = prop::sample::select(vec![
+            "",
+            "hello",
+            "hello and more",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "5;a=b\r\nhello\r\n3\r\n me\r\n0\r\nX: y\r\n\r\n",
+            "0\r\n\r\n",
+            "A\r\nhello",
+            "5\nhello\n0\n\n",
+        ]);
+        let spoilt = prop::option::weighted(0.3, (any::<prop::sample::Index>(), prop::sample::select(b"\r\n\0 :;,a0\x7f\xff".to_vec())));
+        (begin, prop::collection::vec(field, 0..5), content, spoilt).prop_map(|(begin, fields, content, spoilt)| {
+            let mut answer = [&[begin], &fields[..], &["", content]].concat().join("\r\n").into_bytes();
+            if let Some((at, byte)) = spoilt {
+                let at = at.index(answer.len());
+                answer[at] = byte;
+            }
+            answer
+        })
+    }
+
+    proptest! {
+        /// Read in whatever pieces, an answer is the same; and what is taken is taken by pingora, which reads the answers to
+        /// requests with content, for the same, and by the client.
+        #[test]
+        fn what_is_taken_is_read_by_others_in_the_same_way(answer in answers(), head_only: bool, step in 1_usize..40) {
+            let read = |step| relayed(&answer, head_only, step).map(|(header, framed, reusable)| (by_client(&header, &framed), reusable, header));
+            let whole = read(100_000);
+            prop_assert_eq!(&read(step), &whole);
+            let Ok(((status, content), ..)) = whole else { return Ok(()) };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let other = runtime.block_on(by_pingora(&answer, head_only));
+            let shown = |content: &[u8]| content.escape_ascii().to_string();
+            prop_assert_eq!(
+                other.map(|(status, content)| (status, shown(&content))),
+                Some((status, shown(&content))),
+                "{}",
+                shown(&answer)
+            );
+        }
     }
 }
