@@ -50,7 +50,7 @@ pub struct Plane {
     pub(super) shared: Arc<Shared>,
     pub(super) proxy: Arc<HttpProxy<Filter>>,
     /// What makes connections to upstreams for requests that need no pingora beyond that.
-    pub(super) connector: TransportConnector,
+    pub(super) connector: Arc<TransportConnector>,
     pub(super) options: HttpServerOptions,
 }
 

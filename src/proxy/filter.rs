@@ -27,7 +27,7 @@ use crate::access::Denial;
 pub struct Filter {
     pub(super) shared: Arc<Shared>,
     /// What makes connections to upstreams that become tunnels.
-    pub(super) tunnels: TransportConnector,
+    pub(super) tunnels: Arc<TransportConnector>,
 }
 
 impl Filter {

@@ -111,9 +111,10 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
         max_retries: 32,
         ..ServerConf::default()
     };
-    let filter = Filter { shared: Arc::clone(&shared), tunnels: TransportConnector::new(None) };
+    // One: each reads the certificates that the system trusts, which takes longer than anything else at the start.
+    let connector = Arc::new(TransportConnector::new(None));
+    let filter = Filter { shared: Arc::clone(&shared), tunnels: Arc::clone(&connector) };
     let proxy = Arc::new(http_proxy(&Arc::new(conf), filter));
-    let connector = TransportConnector::new(None);
     let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, connector, options: HttpServerOptions::default() });
     // A connection is used by the thread that made it: it is told of what arrives there.
     let pools: Vec<_> = runtimes.iter().map(|_| Arc::<Pool>::default()).collect();
