@@ -21,7 +21,7 @@ use sigmagate::gate::{Gate, Request};
 const DECISIONS: u64 = 1000;
 
 /// The kinds of decisions, each with the most instructions that one may take.
-const BOUNDS: [(&str, u64); 5] = [("key 200", 15_700), ("token 200", 11_000), ("key 401", 15_200), ("key 403", 14_300), ("key 404", 1700)];
+const BOUNDS: [(&str, u64); 5] = [("key 200", 13_700), ("token 200", 10_400), ("key 401", 13_100), ("key 403", 12_200), ("key 404", 1700)];
 
 /// What is counted. Its name is how callgrind finds it.
 #[inline(never)]

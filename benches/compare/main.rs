@@ -18,6 +18,7 @@
 
 mod floor;
 mod load;
+mod lua;
 mod ours;
 mod peers;
 mod process;
@@ -135,9 +136,9 @@ fn tasks(programs: &mut Vec<Program>, world: &World, upstream: SocketAddr, envoy
     add(1, "key, TLS and HTTP/2", ours.secure, work(PATH, &world.keys, 200, true));
 
     // Each is ready before the next one starts, so that none is slowed down by another.
-    let starts: [&dyn Fn() -> Option<Peer>; 3] = [&|| peers::nginx(world, upstream), &|| peers::haproxy(world, upstream), &|| {
-        envoy.and_then(|program| peers::envoy(program, world, upstream))
-    }];
+    let (nginx, lua) = (|| peers::nginx(world, upstream), || lua::nginx_lua(world, upstream));
+    let (haproxy, envoy) = (|| peers::haproxy(world, upstream), || envoy.and_then(|program| peers::envoy(program, world, upstream)));
+    let starts: [&dyn Fn() -> Option<Peer>; 4] = [&nginx, &lua, &haproxy, &envoy];
     for peer in starts.into_iter().filter_map(|start| start()) {
         let at = programs.len();
         add(at, "forward", peer.forward, work(PATH, &world.keys, 200, false));

@@ -29,7 +29,7 @@ pub struct Peer {
     pub scopes: bool,
 }
 
-fn quiet(program: &str) -> Command {
+pub fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdout(Stdio::null());
     command
