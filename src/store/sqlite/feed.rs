@@ -124,7 +124,7 @@ impl SqliteFeed {
         sqlx::raw_sql(SERVING_BUSY).execute(&mut self.conn).await?;
         // Were the log beside the database removed, others would write a new one that this connection never reads.
         self.watched = watched(&self.shared)?;
-        self.written = Some(Written::to(&beside(&self.shared, "-wal")?)?);
+        self.written = Some(Written::to(&beside(&self.shared, "-wal")?));
         self.node = Some(node.clone());
         self.seen = None;
         self.unacknowledged = None;

@@ -8,9 +8,6 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fault::unusable;
-use crate::store::Error;
-
 /// How long after a change was committed elsewhere it is looked for at the latest, once something was written.
 const POLL: Duration = Duration::from_millis(5);
 /// How long after a write its commit is waited for in that way: the log is written first, and then perhaps synced for long.
@@ -22,12 +19,13 @@ const REST: Duration = Duration::from_millis(50);
 pub(super) struct Written {
     told: Arc<Notify>,
     busy_until: Instant,
-    _watcher: RecommendedWatcher,
+    /// `None`: nothing can be heard here, and it is always looked as if something had been written.
+    watcher: Option<RecommendedWatcher>,
 }
 
 impl Written {
     /// Listens from now on.
-    pub(super) fn to(log: &Path) -> Result<Self, Error> {
+    pub(super) fn to(log: &Path) -> Self {
         let told = Arc::new(Notify::new());
         let tell = Arc::clone(&told);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -37,13 +35,15 @@ impl Written {
             }
         });
         let watching = watcher.and_then(|mut watcher| watcher.watch(log, RecursiveMode::NonRecursive).map(|()| watcher));
-        let watcher = watching.map_err(|error| unusable(format!("`{}` cannot be watched for changes: {error}", log.display())))?;
-        Ok(Self { told, busy_until: Instant::now() + BUSY, _watcher: watcher })
+        if let Err(error) = &watching {
+            tracing::warn!(file = %log.display(), %error, "the database cannot be watched for changes: it is looked at 200 times a second");
+        }
+        Self { told, busy_until: Instant::now() + BUSY, watcher: watching.ok() }
     }
 
     /// Returns when it is time to look.
     pub(super) async fn due(&mut self) {
-        if Instant::now() < self.busy_until {
+        if self.watcher.is_none() || Instant::now() < self.busy_until {
             sleep(POLL).await;
             return;
         }
@@ -59,7 +59,7 @@ mod tests {
 
     fn at_rest() -> (tempfile::NamedTempFile, Written) {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let mut written = Written::to(log.path()).unwrap();
+        let mut written = Written::to(log.path());
         written.busy_until = Instant::now();
         (log, written)
     }
@@ -79,5 +79,14 @@ mod tests {
         let (_log, mut written) = at_rest();
         written.due().await;
         assert!(written.busy_until <= Instant::now(), "nothing was written");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_heard_is_looked_for_all_the_time() {
+        let mut written = Written::to(Path::new("/nowhere/gateway.db-wal"));
+        tokio::time::advance(2 * BUSY).await;
+        let begun = Instant::now();
+        written.due().await;
+        assert_eq!(begun.elapsed(), POLL);
     }
 }
