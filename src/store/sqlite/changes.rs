@@ -141,7 +141,7 @@ struct Page {
 }
 
 impl Page {
-    const ROWS: usize = 4096;
+    const ROWS: usize = 512;
 
     fn new(select: &str, key: &'static str) -> Self {
         let sql = format!("{select} WHERE {key} > ? ORDER BY {key} LIMIT {}", Self::ROWS);
