@@ -188,8 +188,8 @@ impl Connection {
         let facts = Facts { target: head.target, rewritten: true, authorization: head.authorization(), content_length: None };
         let mut watch = Watch::new(timer, shared, scope);
         let serving = pin!(async {
-            let mut context = direct::begin(&self.plane, scope);
-            let course = direct::decide(&self.plane, &head, Ok(facts), Version::HTTP_11, &mut context, &mut watch).await;
+            let Some(mut context) = direct::begin(&self.plane, &head, Version::HTTP_11, scope) else { return Served::TheLongWay };
+            let course = direct::decide(&self.plane, &head, Ok(facts), &mut context, &mut watch).await;
             if matches!(course, Course::TheLongWay) {
                 return Served::TheLongWay;
             }
@@ -215,8 +215,8 @@ impl Connection {
             }
             let _counted = shared.active.request();
             let facts = request::read(header, &Limits::from(&shared.settings));
-            let mut context = direct::begin(&self.plane, scope);
-            let course = direct::decide(&self.plane, &head, facts, Version::HTTP_2, &mut context, &mut watch).await;
+            let Some(mut context) = direct::begin(&self.plane, &head, Version::HTTP_2, scope) else { return Served::TheLongWay };
+            let course = direct::decide(&self.plane, &head, facts, &mut context, &mut watch).await;
             if matches!(course, Course::TheLongWay) {
                 return Served::TheLongWay;
             }

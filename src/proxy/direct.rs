@@ -101,9 +101,12 @@ pub enum Course {
     TheLongWay,
 }
 
-/// The context of a request on its way.
-pub fn begin(plane: &Plane, scope: &Arc<Scope>) -> Context {
-    Context::of(Arc::clone(&plane.shared), Some(Arc::clone(scope)))
+/// The context of a request on its way; `None` if its method is none that is known how to carry here.
+pub fn begin(plane: &Plane, head: &Head<'_>, version: Version, scope: &Arc<Scope>) -> Option<Context> {
+    let method = Method::from_bytes(head.method).ok()?;
+    let mut context = Context::of(Arc::clone(&plane.shared), Some(Arc::clone(scope)));
+    context.begin(method, version);
+    Some(context)
 }
 
 /// Decides a request. What is not for here is decided too, and kept in its scope.
@@ -111,13 +114,10 @@ pub async fn decide(
     plane: &Plane,
     head: &Head<'_>,
     facts: Result<Facts<'_>, Denial>,
-    version: Version,
     context: &mut Context,
     watch: &mut Watch<'_>,
 ) -> Course {
     let shared = &plane.shared;
-    // It was checked, so it is one.
-    context.begin(Method::from_bytes(head.method).unwrap_or_default(), version);
     shared.note(head, context);
     if shared.active.requests() > shared.settings.max_requests {
         context.denial = Some(Denial::Overloaded);

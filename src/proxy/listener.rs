@@ -111,7 +111,7 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
         max_retries: 32,
         ..ServerConf::default()
     };
-    // One: each reads the certificates that the system trusts, which takes longer than anything else at the start.
+    // One: each reads the certificates that the system trusts.
     let connector = Arc::new(TransportConnector::new(None));
     let filter = Filter { shared: Arc::clone(&shared), tunnels: Arc::clone(&connector) };
     let proxy = Arc::new(http_proxy(&Arc::new(conf), filter));

@@ -302,3 +302,30 @@ pub fn for_record(header: &[u8]) -> (&str, &str) {
     let path = if path.first() == Some(&b'/') && path.iter().all(u8::is_ascii_graphic) { &path[..path.len().min(1024)] } else { b"" };
     (std::str::from_utf8(method).unwrap_or_default(), std::str::from_utf8(path).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_is_let_in_is_one_that_can_be_carried() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(is_token(&[b'A', byte]), http::Method::from_bytes(&[b'A', byte]).is_ok(), "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_looked_at_in_every_place() {
+        for length in 0..40 {
+            let fine = vec![b'a'; length];
+            assert!(is_field_value(&fine));
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut value = fine.clone();
+                    value[at] = byte;
+                    assert_eq!(is_field_value(&value), matches!(byte, b'\t' | 0x20..=0x7e), "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
+    }
+}
