@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::peers::{Peer, quiet};
+use super::peers::{PROXY, Peer, folders, quiet};
 use super::process::{Running, free, version};
 use super::world::{PREFIXES, SCOPE, World};
 
@@ -65,10 +65,9 @@ pub fn nginx_lua(world: &World, upstream: SocketAddr) -> Option<Peer> {
     std::fs::write(world.dir.join("lua.keys"), keys).expect("the folder is writable");
     std::fs::write(world.dir.join("gate.lua"), GATE).expect("the folder is writable");
     let dir = world.dir.display();
-    let proxy = "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Authorization \"\"; proxy_pass http://core;";
+    let proxy = PROXY;
     let checked = format!("location / {{ access_by_lua_block {{ gate.check() }} {proxy} }}");
-    let folders: String =
-        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|of| format!("{of}_temp_path {dir}/lua-{of};\n")).concat();
+    let folders = folders(&world.dir, "lua");
     let prefixes = PREFIXES.map(|prefix| format!("\"{prefix}\"")).join(", ");
     let config = format!(
         "load_module {MODULES}/ndk_http_module.so;\nload_module {MODULES}/ngx_http_lua_module.so;\n\

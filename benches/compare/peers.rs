@@ -35,6 +35,15 @@ pub fn quiet(program: &str) -> Command {
     command
 }
 
+/// How nginx forwards.
+pub const PROXY: &str =
+    "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Authorization \"\"; proxy_pass http://core;";
+
+/// Where an nginx of this name keeps what it keeps in files.
+pub fn folders(dir: &Path, name: &str) -> String {
+    ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|of| format!("{of}_temp_path {}/{name}-{of};\n", dir.display())).concat()
+}
+
 /// nginx: a map from the whole field to what its owner may, and one from the path to what it takes.
 pub fn nginx(world: &World, upstream: SocketAddr) -> Option<Peer> {
     let version = version("nginx", "-v")?;
@@ -48,12 +57,11 @@ pub fn nginx(world: &World, upstream: SocketAddr) -> Option<Peer> {
         let _ = writeln!(needs, "~^/{prefix}(/|$) {prefix};");
     }
     let dir = world.dir.display();
-    let proxy = "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Authorization \"\"; proxy_pass http://core;";
+    let proxy = PROXY;
     let checked = format!(
         "location / {{ if ($scopes = \"\") {{ return 401; }} if ($needs = \"\") {{ return 404; }} if ($allowed = 0) {{ return 403; }} {proxy} }}"
     );
-    let folders: String =
-        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|of| format!("{of}_temp_path {dir}/nginx-{of};\n")).concat();
+    let folders = folders(&world.dir, "nginx");
     let config = format!(
         "worker_processes 1; daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr crit;\n\
          events {{ worker_connections 8192; }}\n\
