@@ -18,6 +18,7 @@ mod guard;
 mod head;
 mod headers;
 mod ids;
+mod later;
 pub mod listener;
 mod live;
 mod own;

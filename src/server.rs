@@ -20,6 +20,7 @@ use crate::admin;
 use crate::bearer::{Bearers, Managers, Own};
 use crate::cache::{Entries, Replica};
 use crate::canary::{self, Canary};
+use crate::clock;
 use crate::config::{self, Config, Limits, Listener, Sources};
 use crate::feed::{self, Heartbeat};
 use crate::gate::{FailureBudget, Gate};
@@ -213,7 +214,7 @@ impl Server {
         let budget = FailureBudget { per_minute: gateway.limits.failures_per_minute, burst: gateway.limits.failures_burst };
         let own = gateway.oauth.as_ref().map(|oauth| own(oauth, &listeners));
         let bearers = Arc::new(Bearers::new(Arc::clone(&replica), Arc::clone(&registry), own.clone()));
-        let fetcher = Fetcher::new(&gateway.key_networks)?;
+        let fetcher = Fetcher::new(&gateway.key_networks);
         let pepper = gateway.store.secret_pepper.clone();
         let gate = Arc::new(Gate::new(Arc::clone(&replica), tiers, budget, pepper.clone(), Arc::clone(&bearers)));
         let tally = Arc::new(Tally::new(Arc::clone(&replica)));
@@ -233,7 +234,7 @@ impl Server {
         );
         let reloader = Arc::new(reloader.with_certificates(certificates));
         let lease = Arc::clone(&replica);
-        metrics.set_lease_source(move || lease.lease_until().since(crate::clock::boot_time()).as_secs_f64());
+        metrics.set_lease_source(move || lease.lease_until().since(clock::boot_time()).as_secs_f64());
 
         let (status, watched) = watch::channel(Status::Joining);
         let (stop_feed, feed_stopped) = oneshot::channel::<()>();
@@ -263,7 +264,9 @@ impl Server {
             });
             oauth
         });
-        if let Some(oauth) = &gateway.oauth {
+        if let Some(oauth) = &gateway.oauth
+            && replica.ring().signer(clock::now()).is_none()
+        {
             first_signing_key(&lifecycle, oauth).await;
         }
 

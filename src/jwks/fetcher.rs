@@ -2,13 +2,15 @@
 
 use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Response, Url, header, redirect};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::spawn_blocking;
 
 use super::{Error, Networks, url};
 use crate::tls;
@@ -26,7 +28,8 @@ pub(super) const MAX_BYTES: usize = 256 * 1024;
 /// Fetches sets of keys. Clones share one client.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
-    pub(super) client: Client,
+    /// Made when it is first needed: it reads the certificates that the system trusts.
+    pub(super) client: Arc<OnceCell<Client>>,
     pub(super) networks: Networks,
     pub(super) at_once: Arc<Semaphore>,
 }
@@ -34,20 +37,9 @@ pub struct Fetcher {
 impl Fetcher {
     /// A fetcher that connects to the public internet and to what is `allowed` besides. HTTPS trusts whom the system
     /// trusts; where it trusts nobody, nothing is fetched by HTTPS, and a line in the log says so.
-    ///
-    /// # Errors
-    /// [`Error::Client`].
-    pub fn new(allowed: &[IpNet]) -> Result<Self, Error> {
-        let networks = Networks::new(allowed);
-        // The client takes the provider of the process, and ends it if there is none.
-        tls::install_provider();
-        let made = |builder: ClientBuilder| builder.build().map_err(|error| Error::Client(Arc::new(error)));
-        let client = made(builder(&networks)).or_else(|error| {
-            let error = super::chain(&error);
-            tracing::error!(error, "no keys can be fetched by HTTPS: install the root certificates of the system (ca-certificates)");
-            made(builder(&networks).tls_certs_only([]))
-        })?;
-        Ok(Self { client, networks, at_once: Arc::new(Semaphore::new(AT_ONCE)) })
+    #[must_use]
+    pub fn new(allowed: &[IpNet]) -> Self {
+        Self { client: Arc::default(), networks: Networks::new(allowed), at_once: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// What may be connected to.
@@ -75,8 +67,12 @@ impl Fetcher {
         Ok(keys)
     }
 
+    pub(super) async fn client(&self) -> Result<&Client, Error> {
+        self.client.get_or_try_init(|| made(self.networks.clone())).await
+    }
+
     async fn body(&self, url: Url) -> Result<Vec<u8>, Error> {
-        let asked = self.client.get(url).header(header::ACCEPT, "application/jwk-set+json, application/json");
+        let asked = self.client().await?.get(url).header(header::ACCEPT, "application/jwk-set+json, application/json");
         let mut response = asked.send().await.map_err(unreachable)?;
         if response.status() != 200 {
             return Err(Error::Status(response.status().as_u16()));
@@ -93,6 +89,20 @@ impl Fetcher {
         }
         Ok(body)
     }
+}
+
+async fn made(networks: Networks) -> Result<Client, Error> {
+    let made = spawn_blocking(move || {
+        // The client takes the provider of the process, and ends it if there is none.
+        tls::install_provider();
+        let made = |builder: ClientBuilder| builder.build().map_err(|error| Error::Client(Arc::new(error)));
+        made(builder(&networks)).or_else(|error| {
+            let error = super::chain(&error);
+            tracing::error!(error, "no keys can be fetched by HTTPS: install the root certificates of the system (ca-certificates)");
+            made(builder(&networks).tls_certs_only([]))
+        })
+    });
+    made.await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 fn builder(networks: &Networks) -> ClientBuilder {

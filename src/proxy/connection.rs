@@ -26,6 +26,7 @@ use super::direct::{self, Client, Course, Direct, Served};
 use super::filter::Filter;
 use super::guard::{Arrival, Guard, Slot};
 use super::head::Head;
+use super::later::Later;
 use super::live::{Cut, SCOPE, SOON, Scope};
 use super::pool::Pool;
 use super::request::{self, Facts};
@@ -48,9 +49,9 @@ const LAST_REQUEST: Duration = Duration::from_secs(1);
 /// What all connections have in common.
 pub struct Plane {
     pub(super) shared: Arc<Shared>,
-    pub(super) proxy: Arc<HttpProxy<Filter>>,
+    pub(super) proxy: Arc<Later<Arc<HttpProxy<Filter>>>>,
     /// What makes connections to upstreams for requests that need no pingora beyond that.
-    pub(super) connector: Arc<TransportConnector>,
+    pub(super) connector: Arc<Later<TransportConnector>>,
     pub(super) options: HttpServerOptions,
 }
 
@@ -311,7 +312,8 @@ impl Connection {
         });
         let mut cancelled = pin!(scope.cancel.cancelled());
         // Boxed: it is large, and every connection has room for it, and every stream of HTTP/2 is moved with it.
-        let mut request = Box::pin(SCOPE.scope(Arc::clone(scope), self.plane.proxy.process_new_http(session, shutdown)));
+        let proxy = self.plane.proxy.get().await;
+        let mut request = Box::pin(SCOPE.scope(Arc::clone(scope), proxy.process_new_http(session, shutdown)));
         std::future::poll_fn(|cx| {
             let polled = catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(cx)));
             match polled {

@@ -371,7 +371,7 @@ impl Direct<'_> {
 /// A new connection to a server.
 async fn connect(plane: &Plane, upstream: &Upstream, server: &Server) -> Result<Stream> {
     if server.tls_name.is_some() {
-        return plane.connector.new_stream(&peer(upstream, server, plane.shared.settings.upstream_idle_timeout)).await;
+        return plane.connector.get().await.new_stream(&peer(upstream, server, plane.shared.settings.upstream_idle_timeout)).await;
     }
     match tokio::time::timeout(upstream.settings.connect_timeout, Plain::connect(server.address)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),

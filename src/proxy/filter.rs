@@ -17,6 +17,7 @@ use pingora::{Error, ErrorType, Result};
 use super::context::Context;
 use super::decide::{note_failure, refused};
 use super::headers;
+use super::later::Later;
 use super::peer::peer;
 use super::respond::{self, Reply};
 use super::wire::Limits;
@@ -27,7 +28,7 @@ use crate::access::Denial;
 pub struct Filter {
     pub(super) shared: Arc<Shared>,
     /// What makes connections to upstreams that become tunnels.
-    pub(super) tunnels: Arc<TransportConnector>,
+    pub(super) tunnels: Arc<Later<TransportConnector>>,
 }
 
 impl Filter {

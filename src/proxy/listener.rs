@@ -23,6 +23,7 @@ use super::Shared;
 use super::active::Counted;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
+use super::later::Later;
 use super::plain::{self, Plain};
 use super::pool::Pool;
 use crate::limit::{self, Full, Slot, Slots};
@@ -111,10 +112,14 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
         max_retries: 32,
         ..ServerConf::default()
     };
-    // One: each reads the certificates that the system trusts.
-    let connector = Arc::new(TransportConnector::new(None));
-    let filter = Filter { shared: Arc::clone(&shared), tunnels: Arc::clone(&connector) };
-    let proxy = Arc::new(http_proxy(&Arc::new(conf), filter));
+    let connector = Later::new(|| TransportConnector::new(None));
+    let (conf, behind, tunnels) = (Arc::new(conf), Arc::clone(&shared), Arc::clone(&connector));
+    let proxy = Later::new(move || {
+        let filter = Filter { shared: Arc::clone(&behind), tunnels: Arc::clone(&tunnels) };
+        Arc::new(http_proxy(&conf, filter))
+    });
+    proxy.begin(&runtimes[0]);
+    connector.begin(&runtimes[0]);
     let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, connector, options: HttpServerOptions::default() });
     // A connection is used by the thread that made it: it is told of what arrives there.
     let pools: Vec<_> = runtimes.iter().map(|_| Arc::<Pool>::default()).collect();

@@ -110,7 +110,7 @@ async fn connect(filter: &Filter, header: &RequestHeader, context: &mut Context)
     loop {
         let server = Shared::pick(context)?;
         let peer = peer(&upstream, &server, filter.shared.settings.upstream_idle_timeout);
-        let mut stream = match filter.tunnels.new_stream(&peer).await {
+        let mut stream = match filter.tunnels.get().await.new_stream(&peer).await {
             Ok(stream) => stream,
             Err(error) if context.attempts.not_connected(&upstream, &error) => continue,
             Err(_) => return Err(denied(Denial::UpstreamUnreachable, context)),

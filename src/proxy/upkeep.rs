@@ -14,6 +14,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use tokio::time::{sleep, timeout};
 
+use super::later::Later;
 use super::peer::peer;
 use crate::upstream::{Change, Health, Origin, Protocol, Server, Upstream};
 
@@ -22,7 +23,7 @@ pub type Resolve = dyn Fn(Arc<str>, u16) -> BoxFuture<'static, io::Result<Vec<So
 
 /// Looks after upstreams.
 pub struct Upkeep {
-    connector: Connector,
+    connector: Arc<Later<Connector>>,
     resolve: Box<Resolve>,
     /// How many checks were made: each has a connection of its own, since that it can be made is half of the answer.
     checks: AtomicU64,
@@ -49,7 +50,7 @@ impl Upkeep {
     /// With another resolver.
     #[must_use]
     pub fn with(resolve: Box<Resolve>) -> Arc<Self> {
-        Arc::new(Self { connector: Connector::new(None), resolve, checks: AtomicU64::new(0) })
+        Arc::new(Self { connector: Later::new(|| Connector::new(None)), resolve, checks: AtomicU64::new(0) })
     }
 
     /// Looks after an upstream from now on, on the current runtime, until nobody uses it any more. One that is looked after
@@ -67,6 +68,8 @@ impl Upkeep {
     }
 
     async fn check(self: Arc<Self>, upstream: Weak<Upstream>, health: Health) {
+        // Once: it is not the servers' fault that it takes a while.
+        self.connector.get().await;
         while let Some(upstream) = upstream.upgrade() {
             let servers = upstream.servers();
             join_all(servers.iter().map(|server| self.check_one(&upstream, server, &health))).await;
@@ -98,7 +101,7 @@ impl Upkeep {
     async fn ask(&self, upstream: &Upstream, server: &Server, health: &Health) -> pingora::Result<u16> {
         let mut peer = peer(upstream, server, Duration::ZERO);
         peer.group_key ^= self.checks.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let (mut session, _) = self.connector.get().await.get_http_session(&peer).await?;
         let authority = server.origin.split_once("://").map_or("", |(_, authority)| authority);
         let mut request = RequestHeader::build("GET", health.path.as_bytes(), None)?;
         request.insert_header(USER_AGENT, concat!("sigmagate/", env!("CARGO_PKG_VERSION")))?;
@@ -116,7 +119,7 @@ impl Upkeep {
         let status = session.response_header().map_or(0, |header| header.status.as_u16());
         if let HttpSession::H2(session) = session {
             // The connector holds on to a connection of HTTP/2 until it is told that it is not needed.
-            self.connector.release_http_session(HttpSession::H2(session), &peer, Some(Duration::from_millis(1))).await;
+            self.connector.get().await.release_http_session(HttpSession::H2(session), &peer, Some(Duration::from_millis(1))).await;
         }
         Ok(status)
     }
