@@ -10,6 +10,7 @@ mod open;
 mod read;
 mod records;
 mod rows;
+mod sound;
 mod team;
 mod tokens;
 mod write;
@@ -21,13 +22,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use sqlx::Sqlite;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Connection, Sqlite};
 
 use self::fault::explain;
 use self::feed::SqliteFeed;
 use self::lock::{ServeLock, Watched};
 use self::open::Schema;
+use self::sound::Sound;
 use crate::clock::Timestamp;
 use crate::credential::SecretDigest;
 use crate::entity::{ApiAccess, Client, Practice, RevokedToken, Role, StoredKey, User};
@@ -54,6 +56,7 @@ struct Shared {
     path: PathBuf,
     file: Watched,
     schema: Schema,
+    sound: Sound,
     /// Held from the first registration until the node leaves or the process ends, not just while a feed lives: when a
     /// feed fails and is opened anew, this process still answers under its old lease, and a barrier that found the lock
     /// free would take it for dead.
@@ -80,14 +83,16 @@ impl SqliteStore {
 
     async fn connect(path: &Path, migrate: bool, busy: Duration) -> Result<Self, Error> {
         let options = open::options(path, busy);
-        let schema = Schema::expected().await?;
-        let mut conn = options.connect().await?;
+        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_with(options);
+        let (schema, pool) = tokio::join!(Schema::expected(), pool);
+        let (schema, pool) = (schema?, pool?);
+        let mut conn = pool.acquire().await?;
         open::make_ready(path, &mut conn, migrate).await?;
         schema.verify(path, &mut conn).await?;
-        conn.close().await?;
-        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_with(options).await?;
+        drop(conn);
         let shared = Shared {
             path: path.to_owned(),
+            sound: Sound::new(path.to_owned(), pool.clone()),
             file: Watched::new(path.to_owned())?,
             schema,
             serving: Mutex::new(None),
@@ -108,6 +113,7 @@ impl SqliteStore {
 
     /// A connection to what is known to be the file at the path.
     async fn conn(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, Error> {
+        self.shared.sound.check().await?;
         self.shared.file.check()?;
         Ok(self.pool.acquire().await?)
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row};
 
+use super::fault::unusable;
 use super::rows;
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, User};
 use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
@@ -154,8 +155,16 @@ impl Page {
         }
         let found = sqlx::query(AssertSqlSafe(self.sql.as_str())).bind(&self.after).fetch_all(conn).await?;
         self.done = found.len() < Self::ROWS;
-        let Some(last) = found.last() else { return Ok(None) };
-        self.after = last.try_get(self.key)?;
-        Ok(Some(found))
+        // What the index leads to must stand in its order, or rows may be missing from it.
+        for row in &found {
+            let key: &str = row.try_get(self.key)?;
+            if key <= &*self.after {
+                return Err(unusable(format!(
+                    "the database is damaged (`{key}` is out of order): stop sigmagate and put the newest backup in its place"
+                )));
+            }
+            key.clone_into(&mut self.after);
+        }
+        Ok((!found.is_empty()).then_some(found))
     }
 }

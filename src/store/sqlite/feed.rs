@@ -137,6 +137,7 @@ impl SqliteFeed {
         if self.node.is_none() {
             return Err(unusable("the node is not registered: register it first".to_owned()));
         }
+        self.shared.sound.so_far()?;
         self.watched.iter().try_for_each(Watched::check)
     }
 
@@ -195,6 +196,9 @@ impl SqliteFeed {
         read_all(&mut transaction, fill).await?;
         transaction.commit().await?;
         self.seen = Some(Seen { data: Some(data), schema, head });
+        // From now on there is time for it. What comes of it is seen by the next poll.
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move { shared.sound.check().await });
         Ok(head)
     }
 

@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use super::fault::unusable;
+use super::sound;
 use crate::store::Error;
 
 /// The schema, one step after the other. `user_version` says how many a file has taken: unlike a table of migrations
@@ -96,16 +97,13 @@ pub(super) fn options(path: &Path, busy: Duration) -> SqliteConnectOptions {
         .busy_timeout(busy)
 }
 
-/// Brings the schema up to date if `migrate`, and proves that the file is whole, ours, and as new as the program.
+/// Brings the schema up to date if `migrate`, and proves that the file is ours, and as new as the program.
 pub(super) async fn make_ready(path: &Path, conn: &mut SqliteConnection, migrate: bool) -> Result<(), Error> {
     let file = path.display();
-    let check: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *conn).await?;
-    if check != "ok" {
-        return Err(unusable(format!("the database `{file}` is damaged ({check}): stop sigmagate and put the newest backup in its place")));
-    }
     let newest = i64::try_from(MIGRATIONS.len()).expect("few");
     let mut version = version(path, conn).await?;
     if version < newest && migrate {
+        sound::whole(path, conn).await?;
         // The write lock comes first, so that of two programs the second finds the work done.
         let mut transaction = conn.begin_with("BEGIN IMMEDIATE").await?;
         version = self::version(path, &mut transaction).await?;
@@ -126,6 +124,7 @@ pub(super) async fn make_ready(path: &Path, conn: &mut SqliteConnection, migrate
     if version < newest {
         return Err(unusable(format!("the database `{file}` has schema {version} of {newest}: run `sigmagate migrate`")));
     }
+    sound::refusals(path, conn).await?;
     // Nothing to delete is the usual case; asking first keeps a mere opening from waiting for the write lock.
     let spare: Option<i64> = sqlx::query_scalar("SELECT max(revision) - min(revision) FROM changes").fetch_one(&mut *conn).await?;
     if spare.unwrap_or(0) >= CHANGES_KEPT {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use sqlx::SqliteConnection;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
@@ -471,6 +471,29 @@ async fn a_newer_a_damaged_and_a_locked_database_are_refused() {
     bytes[4096..].fill(0x5a);
     std::fs::write(world.path(), bytes).unwrap();
     assert!(message(world.reopen(true).await).contains("is damaged"));
+}
+
+#[tokio::test]
+async fn damage_that_decisions_do_not_see_ends_the_gateway_and_refuses_every_change() {
+    let (world, _) = World::furnished().await;
+    world.store.close().await;
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, "PRAGMA wal_checkpoint(TRUNCATE)").await.unwrap();
+    let page: i64 =
+        sqlx::query_scalar("SELECT rootpage FROM sqlite_schema WHERE name = 'audit_events'").fetch_one(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+    let mut bytes = std::fs::read(world.path()).unwrap();
+    let begin = (usize::try_from(page).unwrap() - 1) * 4096;
+    bytes[begin..begin + 4096].fill(0x5a);
+    std::fs::write(world.path(), bytes).unwrap();
+    let store = world.reopen(true).await.unwrap();
+    let mut feed = SqliteFeed::open(Arc::clone(&store.shared)).await.unwrap();
+    feed.register(None).await.unwrap();
+    let mut replica = Snapshot::default();
+    let revision = feed.snapshot(&mut replica).await.unwrap();
+    assert!(message(store.practices().await).contains("is damaged"));
+    assert!(message(store.put_practice(&practice_id("p"), "P", &operator()).await).contains("is damaged"));
+    assert!(message(feed.poll(revision).await).contains("is damaged"));
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub(super) struct SqliteWrite<'s> {
 
 impl SqliteStore {
     pub(super) async fn begin(&self) -> Result<SqliteWrite<'_>, Error> {
+        self.shared.sound.check().await?;
         let turn = self.shared.writing.lock().await;
         self.shared.file.check()?;
         Ok(SqliteWrite { store: self, transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
