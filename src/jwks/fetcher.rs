@@ -67,6 +67,7 @@ impl Fetcher {
         Ok(keys)
     }
 
+    /// What asks.
     pub(super) async fn client(&self) -> Result<&Client, Error> {
         self.client.get_or_try_init(|| made(self.networks.clone())).await
     }

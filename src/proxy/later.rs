@@ -1,5 +1,6 @@
 //! What is made beside the start, not before it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
@@ -22,7 +23,15 @@ impl<T: Send + Sync + 'static> Later<T> {
     pub fn begin(self: &Arc<Self>, runtime: &Handle) {
         let this = Arc::clone(self);
         runtime.spawn_blocking(move || {
-            this.made.get_or_init(&this.make);
+            let made = catch_unwind(AssertUnwindSafe(|| {
+                this.made.get_or_init(&this.make);
+            }));
+            if made.is_err() {
+                // pingora ends its caller if one of the certificates is none.
+                tracing::error!(
+                    "the certificates that the system trusts cannot be read, and requests with content or to upstreams with TLS fail: repair ca-certificates, or what SSL_CERT_FILE names, and start again"
+                );
+            }
         });
     }
 

@@ -157,7 +157,8 @@ impl Page {
         self.done = found.len() < Self::ROWS;
         // What the index leads to must stand in its order, or rows may be missing from it.
         for row in &found {
-            let key: &str = row.try_get(self.key)?;
+            // What cannot be read is passed over, here too.
+            let Ok(key) = row.try_get::<&str, _>(self.key) else { continue };
             if key <= &*self.after {
                 return Err(unusable(format!(
                     "the database is damaged (`{key}` is out of order): stop sigmagate and put the newest backup in its place"
@@ -165,6 +166,8 @@ impl Page {
             }
             key.clone_into(&mut self.after);
         }
-        Ok((!found.is_empty()).then_some(found))
+        let Some(last) = found.last() else { return Ok(None) };
+        self.after = last.try_get(self.key)?;
+        Ok(Some(found))
     }
 }

@@ -43,6 +43,11 @@ pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some((5 | 6, _)))
 }
 
+/// Whether the file is not what it should be, which it will not be the next time either.
+pub(super) fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some((11 | 26, _)))
+}
+
 /// SQLite's primary result code, and the extended one.
 fn primary_code(error: &sqlx::Error) -> Option<(u32, u32)> {
     let extended: u32 = error.as_database_error()?.code()?.parse().ok()?;

@@ -198,7 +198,12 @@ impl SqliteFeed {
         self.seen = Some(Seen { data: Some(data), schema, head });
         // From now on there is time for it. What comes of it is seen by the next poll.
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move { shared.sound.check().await });
+        tokio::spawn(async move {
+            if let Err(error) = shared.sound.check().await {
+                let error = explain(&shared.path, error);
+                tracing::error!(%error, "the database could not be looked at as a whole, or is not sound");
+            }
+        });
         Ok(head)
     }
 

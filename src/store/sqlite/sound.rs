@@ -10,7 +10,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::OnceCell;
 
-use super::fault::{explain, is_busy, unusable};
+use super::fault::{explain, is_damage, unusable};
 use crate::store::Error;
 
 /// Looks at the tokens that are revoked: what is missing there is admitted. Without its row, everybody else is refused.
@@ -50,14 +50,15 @@ impl Sound {
     /// Whether it is sound, when that is known.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let known = self.known.get_or_try_init(|| async {
-            match self.look().await {
-                Ok(()) => Ok(Ok(())),
-                // That says nothing; whoever asks next looks again.
-                Err(Error::Database(error)) if is_busy(&error) => Err(Error::Database(error)),
-                Err(error) => match explain(&self.path, error) {
-                    Error::Unusable { message, .. } => Ok(Err(message)),
-                    error => Err(error),
-                },
+            let error = match self.look().await {
+                Ok(()) => return Ok(Ok(())),
+                // That it could not be looked at says nothing; whoever asks next looks again.
+                Err(Error::Database(error)) if !is_damage(&error) => return Err(Error::Database(error)),
+                Err(error) => error,
+            };
+            match explain(&self.path, error) {
+                Error::Unusable { message, .. } => Ok(Err(message)),
+                error => Err(error),
             }
         });
         known.await?.clone().map_err(unusable)
