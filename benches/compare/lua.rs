@@ -87,5 +87,5 @@ pub fn nginx_lua(world: &World, upstream: SocketAddr) -> Option<Peer> {
     let mut command = quiet("nginx");
     command.arg("-p").arg(&world.dir).arg("-e").arg("stderr").arg("-c").arg(world.dir.join("lua.conf"));
     let running = Running::start("nginx with Lua", &mut command, &[forward, key, secure])?;
-    Some(Peer { name: "nginx + Lua, hashed table", version, running, forward, key, secure, bearer: vec![], scopes: true })
+    Some(Peer { name: "nginx + Lua, hashed table", version, running, forward, key, secure, bearer: vec![] })
 }

@@ -144,9 +144,7 @@ fn tasks(programs: &mut Vec<Program>, world: &World, upstream: SocketAddr, envoy
         add(at, "forward", peer.forward, work(PATH, &world.keys, 200, false));
         add(at, "key 200", peer.key, work(PATH, &world.keys, 200, false));
         add(at, "key 401", peer.key, work(PATH, &world.wrong_keys, 401, false));
-        if peer.scopes {
-            add(at, "key 403", peer.key, work("/clinical/x", &world.keys, 403, false));
-        }
+        add(at, "key 403", peer.key, work("/clinical/x", &world.keys, 403, false));
         for (name, address) in &peer.bearer {
             let signed = world.signed.iter().find(|signed| signed.name == *name).expect("it is one of them");
             add(at, &format!("bearer {name}"), *address, work(PATH, &signed.tokens, 200, false));

@@ -25,9 +25,10 @@ pub struct Peer {
     pub secure: SocketAddr,
     /// Asks for a token of an algorithm.
     pub bearer: Vec<(&'static str, SocketAddr)>,
-    /// Whether it tells a key without the scope from one that is wrong.
-    pub scopes: bool,
 }
+
+/// Where Envoy says who asks.
+const USERNAME: &str = "x-username";
 
 pub fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -81,7 +82,7 @@ pub fn nginx(world: &World, upstream: SocketAddr) -> Option<Peer> {
     let mut command = quiet("nginx");
     command.arg("-p").arg(&world.dir).arg("-e").arg("stderr").arg("-c").arg(world.dir.join("nginx.conf"));
     let running = Running::start("nginx", &mut command, &[forward, key, secure])?;
-    Some(Peer { name: "nginx, static map", version, running, forward, key, secure, bearer: vec![], scopes: true })
+    Some(Peer { name: "nginx, static map", version, running, forward, key, secure, bearer: vec![] })
 }
 
 /// HAProxy: a map from the hash of the whole field to what its owner may; signatures and claims of tokens checked each time.
@@ -143,11 +144,11 @@ pub fn haproxy(world: &World, upstream: SocketAddr) -> Option<Peer> {
     let mut addresses = vec![forward, key, secure];
     addresses.extend(bearer.iter().map(|(_, address)| *address));
     let running = Running::start("HAProxy", &mut command, &addresses)?;
-    Some(Peer { name: "HAProxy, hashed map", version, running, forward, key, secure, bearer, scopes: true })
+    Some(Peer { name: "HAProxy, hashed map", version, running, forward, key, secure, bearer })
 }
 
-/// Envoy: users with the hashes of their secrets (`basic_auth`; it says who it is, and not what they may), tokens with
-/// `jwt_authn`, which remembers those it has seen, and their scope with `rbac`.
+/// Envoy: users with the hashes of their secrets (`basic_auth`), tokens with `jwt_authn`, which remembers those it has seen, and
+/// what either may with `rbac`.
 pub fn envoy(program: &Path, world: &World, upstream: SocketAddr) -> Option<Peer> {
     let program = program.to_str()?;
     let version = version(program, "--version")?;
@@ -165,6 +166,7 @@ pub fn envoy(program: &Path, world: &World, upstream: SocketAddr) -> Option<Peer
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.basic_auth.v3.BasicAuth",
             "users": { "filename": world.dir.join("envoy.users") },
+            "forward_username_header": USERNAME,
         },
     });
     let listener = |name: &str, address: SocketAddr, filters: Vec<serde_json::Value>, tls: bool| {
@@ -198,13 +200,13 @@ pub fn envoy(program: &Path, world: &World, upstream: SocketAddr) -> Option<Peer
     let (forward, key, secure) = (free(), free(), free());
     let mut listeners = vec![
         listener("forward", forward, vec![router.clone()], false),
-        listener("key", key, vec![basic.clone(), router.clone()], false),
-        listener("secure", secure, vec![basic, router.clone()], true),
+        listener("key", key, vec![basic.clone(), scope_of_user(world), router.clone()], false),
+        listener("secure", secure, vec![basic, scope_of_user(world), router.clone()], true),
     ];
     let mut bearer = Vec::new();
     for signed in &world.signed {
         let address = free();
-        listeners.push(listener(signed.name, address, vec![jwt(world), scope(), router.clone()], false));
+        listeners.push(listener(signed.name, address, vec![jwt(world), scope_of_token(), router.clone()], false));
         bearer.push((signed.name, address));
     }
     let config = serde_json::json!({ "static_resources": {
@@ -219,7 +221,7 @@ pub fn envoy(program: &Path, world: &World, upstream: SocketAddr) -> Option<Peer
     let mut addresses = vec![forward, key, secure];
     addresses.extend(bearer.iter().map(|(_, address)| *address));
     let running = Running::start("Envoy", &mut command, &addresses)?;
-    Some(Peer { name: "Envoy, basic_auth, jwt_authn", version, running, forward, key, secure, bearer, scopes: false })
+    Some(Peer { name: "Envoy, basic_auth, jwt_authn, rbac", version, running, forward, key, secure, bearer })
 }
 
 fn socket(address: SocketAddr) -> serde_json::Value {
@@ -240,7 +242,33 @@ fn jwt(world: &World) -> serde_json::Value {
     })
 }
 
-fn scope() -> serde_json::Value {
+/// What each user may, found by a hash of the name, as long as the list is.
+fn scope_of_user(world: &World) -> serde_json::Value {
+    let action = |word: &str| {
+        let action = serde_json::json!({ "@type": "type.googleapis.com/envoy.config.rbac.v3.Action", "name": word, "action": word });
+        serde_json::json!({ "action": { "name": "action", "typed_config": action } })
+    };
+    let header = |name: &str| {
+        let input = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput";
+        serde_json::json!({ "name": "header", "typed_config": { "@type": input, "header_name": name } })
+    };
+    let may = serde_json::json!({ "matcher": { "matcher_tree": {
+        "input": header(":path"), "prefix_match_map": { "map": { format!("/{SCOPE}/"): action("ALLOW") } },
+    } } });
+    let users: serde_json::Map<_, _> = world.clients.iter().map(|client| (client.id.to_string(), may.clone())).collect();
+    serde_json::json!({
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "matcher": {
+                "matcher_tree": { "input": header(USERNAME), "exact_match_map": { "map": users } },
+                "on_no_match": action("DENY"),
+            },
+        },
+    })
+}
+
+fn scope_of_token() -> serde_json::Value {
     let policies: serde_json::Map<_, _> = PREFIXES
         .iter()
         .map(|prefix| {
