@@ -6,6 +6,7 @@
 pub mod audit;
 mod postgres;
 pub mod records;
+mod rows;
 mod rules;
 mod sqlite;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The format is that of <https://www.postgresql.org/docs/current/sql-copy.html>, "Binary Format"; a field is what the
 //! `send` function of its type makes of it.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
@@ -10,9 +11,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sqlx::PgConnection;
 
 use super::fault::unusable;
-use super::rows::Row;
 use crate::clock::Timestamp;
 use crate::store::Error;
+use crate::store::rows::Row;
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 /// More columns than any list has.
@@ -172,8 +173,8 @@ impl Row for Copied<'_> {
         Ok(Some(Timestamp(micros.div_euclid(1000))))
     }
 
-    fn bytes(&self, at: usize) -> Result<&[u8], String> {
-        self.field(at)
+    fn bytes(&self, at: usize) -> Result<Cow<'_, [u8]>, String> {
+        self.field(at).map(Cow::Borrowed)
     }
 
     fn texts<T>(&self, at: usize, mut each: impl FnMut(&str) -> Result<T, String>) -> Result<Vec<T>, String> {

@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::{DigestKind, SecretDigest};
 use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
+use crate::store::rows::from_digits;
 use crate::store::unclear::{NEVER, known, nobody};
 use crate::store::{Change, Error, Subject};
 
@@ -230,7 +231,7 @@ fn signing_key(id: &KeyId, row: serde_json::Value) -> Result<StoredKey, String> 
     Ok(StoredKey {
         id: id.clone(),
         algorithm: parse(&row.algorithm)?,
-        sealed: bytes(&row.sealed)?.into(),
+        sealed: from_digits(&row.sealed)?.into(),
         created_at: Timestamp(row.created_at),
         signs_from: row.signs_from.map(Timestamp),
         revoked_at: row.revoked_at.map(Timestamp),
@@ -250,7 +251,7 @@ fn revoked_token(id: TokenId, row: &serde_json::Value) -> RevokedToken {
 
 fn secret(row: &SecretRow) -> Result<StoredSecret, String> {
     let kind = DigestKind::from_word(&row.digest_kind).ok_or_else(|| format!("`{}` is no kind of digest", row.digest_kind))?;
-    let digest = bytes(&row.digest)?.try_into().map_err(|_| "a digest is not 32 bytes")?;
+    let digest = from_digits(&row.digest)?.try_into().map_err(|_| "a digest is not 32 bytes")?;
     Ok(StoredSecret {
         generation: row.generation,
         digest: SecretDigest::from_parts(kind, digest),
@@ -258,12 +259,6 @@ fn secret(row: &SecretRow) -> Result<StoredSecret, String> {
         expires_at: row.expires_at.map(Timestamp),
         ended: row.ended,
     })
-}
-
-/// From hexadecimal digits.
-fn bytes(hex: &str) -> Result<Vec<u8>, String> {
-    let byte = |at: usize| hex.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
-    (0..hex.len()).step_by(2).map(byte).collect::<Option<_>>().ok_or_else(|| "bytes are not written as digits".to_owned())
 }
 
 fn read<T: serde::de::DeserializeOwned>(row: serde_json::Value) -> Result<T, String> {

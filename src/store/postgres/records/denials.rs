@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgRow;
 
 use super::super::PgStore;
-use super::super::rows::{Reading, Row as _, as_text};
+use super::super::rows::denial;
 use super::super::write::{each, moment};
-use crate::id::{ClientId, PracticeId, Revision, UserId};
+use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::Error;
 use crate::store::records::{DenialPlace, DenialRow, Viewer};
 
@@ -82,23 +81,4 @@ impl PgStore {
         let found = sqlx::query(sql).bind(request_id).fetch_optional(&mut *self.conn().await?).await?;
         found.as_ref().map(denial).transpose()
     }
-}
-
-fn denial(row: &PgRow) -> Result<DenialRow, Error> {
-    let row = Reading { row, table: "denials" };
-    Ok(DenialRow {
-        request_id: row.text((0, "request_id"))?.into(),
-        at: row.moment((1, "at"))?,
-        practice: row.parse((2, "practice_id"))?,
-        client: row.parse_some((3, "client_id"))?,
-        user: row.parse_some((4, "user_id"))?,
-        owner: row.parse_some((5, "owner"))?,
-        route: row.text((6, "route"))?.into(),
-        method: row.text((7, "method"))?.into(),
-        path: row.text((8, "path"))?.into(),
-        reason: row.text((9, "reason"))?.into(),
-        status: row.read("status", |row| u16::try_from(row.number(10)?).map_err(as_text))?,
-        address: row.parse((11, "address"))?,
-        revision: Revision(row.read("revision", |row| u64::try_from(row.number(12)?).map_err(as_text))?),
-    })
 }

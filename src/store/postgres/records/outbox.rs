@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use serde_json::json;
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 
 use super::super::PgStore;
-use super::super::rows::{Reading, Row as _, as_text};
+use super::super::rows::{Reading, mail};
 use super::super::write::moment;
 use crate::clock::{Day, Timestamp};
-use crate::id::{ClientId, UserId};
+use crate::id::ClientId;
 use crate::store::Error;
+use crate::store::records::OutboxMail;
 use crate::store::records::mail::{ERROR, NOBODY, NewMail, To};
-use crate::store::records::{OutboxMail, Recipient};
 
 /// Whoever claims at the same moment passes over what another one is claiming.
 const CLAIM: &str = "WITH due AS (
@@ -105,32 +104,8 @@ impl PgStore {
         let sql = "SELECT 'all', count(*), min(created_at) FROM gateway.email_outbox WHERE sent_at IS NULL AND given_up_at IS NULL";
         let found = sqlx::query(sql).fetch_one(&mut *self.conn().await?).await?;
         let row = Reading { row: &found, table: "email_outbox" };
-        Ok((row.read("count", |row| u64::try_from(row.number(1)?).map_err(as_text))?, row.some_moment((2, "created_at"))?))
+        Ok((row.number((1, "count"))?, row.some_moment((2, "created_at"))?))
     }
-}
-
-/// A mail, or the id of one that nobody is there to get.
-fn mail(row: &PgRow) -> Result<Result<OutboxMail, i64>, Error> {
-    let row = Reading { row, table: "email_outbox" };
-    let id = row.parse((0, "id"))?;
-    let recipient = match (row.parse_some::<UserId>((6, "recipient_user"))?, row.some_text((8, "email"))?) {
-        (None, _) => Recipient::Operators,
-        (Some(user), Some(email)) => Recipient::Person { user, name: row.some_text((7, "name"))?.map(Into::into), email: email.into() },
-        (Some(_), None) => return Ok(Err(id)),
-    };
-    let Some(practice_name) = row.some_text((3, "name"))? else { return Ok(Err(id)) };
-    let client = row.parse_some((4, "client_id"))?.zip(row.some_text((5, "name"))?.map(Into::into));
-    Ok(Ok(OutboxMail {
-        id,
-        kind: row.parse((1, "kind"))?,
-        practice_id: row.parse((2, "practice_id"))?,
-        practice_name: practice_name.into(),
-        client,
-        recipient,
-        created_at: row.moment((9, "created_at"))?,
-        attempts: row.read("attempts", |row| u32::try_from(row.number(10)?).map_err(as_text))?,
-        details: row.parse((11, "details"))?,
-    }))
 }
 
 /// One row for each recipient.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::super::read::ONE_VIEW;
-use super::super::rows::{self, Reading, Row as _, as_text};
+use super::super::rows::{self, usage_row};
 use super::super::write::moment;
 use super::super::{PgStore, records::page::add_secrets};
 use crate::clock::{Day, Timestamp};
@@ -130,16 +129,4 @@ fn count(sum: u64) -> i64 {
 /// A day that there is in the calendar of the database.
 fn within_dates(day: Day) -> i32 {
     day.0.clamp(-1_000_000, 1_000_000)
-}
-
-fn usage_row(row: &PgRow) -> Result<UsageRow, Error> {
-    let row = Reading { row, table: "usage_daily" };
-    let scope = row.text((2, "scope"))?;
-    Ok(UsageRow {
-        day: Day(row.read("day", |row| i32::try_from(row.number(1)?).map_err(as_text))?),
-        client: row.parse((0, "client_id"))?,
-        scope: if scope.is_empty() { None } else { Some(row.parse((2, "scope"))?) },
-        requests: row.read("requests", |row| u64::try_from(row.number(3)?).map_err(as_text))?,
-        refused: row.read("refused", |row| u64::try_from(row.number(4)?).map_err(as_text))?,
-    })
 }
