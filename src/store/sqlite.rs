@@ -7,6 +7,7 @@ mod feed;
 mod ledger;
 mod lock;
 mod open;
+mod packed;
 mod read;
 mod records;
 mod rows;

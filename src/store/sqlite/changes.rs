@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteConnection;
 
 use super::fault::unusable;
-use super::rows;
+use super::packed::{Page, Values};
+use super::rows::{self, Table};
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, User};
 use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
+use crate::store::rows::Row;
 use crate::store::unclear::understood;
 use crate::store::{Change, Error, Fill};
 
@@ -43,7 +45,7 @@ pub(super) async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec
             tracing::error!(%error, kind, "a changed row has no valid id; nothing is admitted by it");
         }
     }
-    let changed = |select: &str, column: &str, kind: &str| {
+    let changed = |select: Table, column: &str, kind: &str| {
         AssertSqlSafe(format!("{select} WHERE {column} IN (SELECT key FROM changes WHERE revision > ? AND kind = '{kind}')"))
     };
     if kinds.contains("practice") {
@@ -96,34 +98,26 @@ pub(super) async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec
 
 /// Reads the tables a page at a time: a million rows at once would take far more memory than what is made of them.
 pub(super) async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -> Result<(), Error> {
-    let mut page = Page::new(rows::PRACTICE, "practice_id");
-    while let Some(found) = page.next(conn).await? {
-        found.iter().filter_map(|row| understood(rows::practice(row))).for_each(|practice| fill.practice(practice));
-    }
-    let mut page = Page::new(rows::USER, "user_id");
-    while let Some(found) = page.next(conn).await? {
-        found.iter().filter_map(|row| understood(rows::user(row))).for_each(|user| fill.user(user));
-    }
-    let mut page = Page::new(rows::SIGNING_KEY, "key_id");
-    while let Some(found) = page.next(conn).await? {
-        found.iter().filter_map(|row| understood(rows::signing_key(row))).for_each(|key| fill.signing_key(key));
-    }
-    let mut page = Page::new(rows::REVOKED_TOKEN, "token_id");
-    while let Some(found) = page.next(conn).await? {
-        found.iter().filter_map(|row| understood(rows::revoked_token(row))).for_each(|token| fill.revoked_token(token));
-    }
-    let secrets = format!("{} WHERE client_id > ? AND client_id <= ? ORDER BY client_id, generation DESC", rows::SECRET);
-    let mut page = Page::new(rows::CLIENT, "client_id");
-    loop {
-        let after = page.after.clone();
-        let Some(found) = page.next(conn).await? else { return Ok(()) };
-        let mut clients: Vec<Client> = found.iter().filter_map(|row| understood(rows::client(row))).collect();
+    let mut walk = Walk::along(rows::PRACTICE);
+    while walk.next(conn, |row| understood(rows::practice(row)).into_iter().for_each(|practice| fill.practice(practice))).await? {}
+    let mut walk = Walk::along(rows::USER);
+    while walk.next(conn, |row| understood(rows::user(row)).into_iter().for_each(|user| fill.user(user))).await? {}
+    let mut walk = Walk::along(rows::SIGNING_KEY);
+    while walk.next(conn, |row| understood(rows::signing_key(row)).into_iter().for_each(|key| fill.signing_key(key))).await? {}
+    let mut walk = Walk::along(rows::REVOKED_TOKEN);
+    while walk.next(conn, |row| understood(rows::revoked_token(row)).into_iter().for_each(|token| fill.revoked_token(token))).await? {}
+    let of_these = "WHERE client_id > ?1 AND client_id <= ?2 ORDER BY client_id, generation DESC";
+    let (mut walk, mut more) = (Walk::along(rows::CLIENT), true);
+    while more {
+        let (after, mut clients) = (walk.after.clone(), Vec::<Client>::with_capacity(Walk::ROWS));
+        more = walk.next(conn, |row| clients.extend(understood(rows::client(row)))).await?;
         // Both come in the order of the ids, so one walk along the clients finds each secret its place.
-        let mut walk = clients.iter_mut().peekable();
-        for row in &sqlx::query(AssertSqlSafe(secrets.as_str())).bind(after).bind(&page.after).fetch_all(&mut *conn).await? {
+        let mut owners = clients.iter_mut().peekable();
+        let secrets = Page::read(conn, &rows::SECRET, of_these, &[&after, &walk.after]).await?;
+        for row in &secrets.rows()? {
             let Some((id, secret)) = understood(rows::secret(row)) else { continue };
-            while walk.next_if(|client| client.id < id).is_some() {}
-            if let Some(client) = walk.peek_mut().filter(|client| client.id == id) {
+            while owners.next_if(|client| client.id < id).is_some() {}
+            if let Some(client) = owners.peek_mut().filter(|client| client.id == id) {
                 client.secrets.push(secret);
             }
         }
@@ -131,43 +125,47 @@ pub(super) async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -
             fill.client(client);
         }
     }
+    Ok(())
 }
 
 /// A walk through a table in the order of its key.
-struct Page {
-    sql: String,
-    key: &'static str,
+struct Walk {
+    table: Table,
+    which: String,
+    /// The key of the last row that was read.
     after: String,
-    done: bool,
 }
 
-impl Page {
+impl Walk {
     const ROWS: usize = 512;
 
-    fn new(select: &str, key: &'static str) -> Self {
-        let sql = format!("{select} WHERE {key} > ? ORDER BY {key} LIMIT {}", Self::ROWS);
-        Self { sql, key, after: String::new(), done: false }
+    fn along(table: Table) -> Self {
+        let key = table.key();
+        Self { table, which: format!("WHERE {key} > ?1 ORDER BY {key} LIMIT {}", Self::ROWS), after: String::new() }
     }
 
-    async fn next(&mut self, conn: &mut SqliteConnection) -> Result<Option<Vec<SqliteRow>>, Error> {
-        if self.done {
-            return Ok(None);
-        }
-        let found = sqlx::query(AssertSqlSafe(self.sql.as_str())).bind(&self.after).fetch_all(conn).await?;
-        self.done = found.len() < Self::ROWS;
-        // What the index leads to must stand in its order, or rows may be missing from it.
-        for row in &found {
-            // What cannot be read is passed over, here too.
-            let Ok(key) = row.try_get::<&str, _>(self.key) else { continue };
-            if key <= &*self.after {
-                return Err(unusable(format!(
-                    "the database is damaged (`{key}` is out of order): stop sigmagate and put the newest backup in its place"
-                )));
+    /// Reads some rows more; whether there may be others after them.
+    async fn next(&mut self, conn: &mut SqliteConnection, mut each: impl FnMut(&Values<'_>)) -> Result<bool, Error> {
+        let page = Page::read(conn, &self.table, &self.which, &[&self.after]).await?;
+        let rows = page.rows()?;
+        let (mut known, key) = (true, self.table.key());
+        for row in &rows {
+            // What cannot be read is passed over here too, unless the next rows are to be found by it.
+            known = false;
+            if let Ok(Some(text)) = row.text(0) {
+                // What the index leads to must stand in its order, or rows may be missing from it.
+                if text <= &*self.after {
+                    return Err(damaged(&format!("`{text}` is out of order")));
+                }
+                text.clone_into(&mut self.after);
+                known = true;
             }
-            key.clone_into(&mut self.after);
+            each(row);
         }
-        let Some(last) = found.last() else { return Ok(None) };
-        self.after = last.try_get(self.key)?;
-        Ok(Some(found))
+        if known { Ok(rows.len() == Self::ROWS) } else { Err(damaged(&format!("a {key} is not a text"))) }
     }
+}
+
+fn damaged(how: &str) -> Error {
+    unusable(format!("the database is damaged ({how}): stop sigmagate and put the newest backup in its place"))
 }

@@ -62,7 +62,7 @@ impl SqliteFeed {
         shared.file.check()?;
         // NORMAL: an acknowledgement need not survive a power cut, so it need not wait for the disk. What others
         // commit is synced by them.
-        let conn = open::options(&shared.path, super::BUSY).synchronous(SqliteSynchronous::Normal).row_buffer_size(1024).connect().await?;
+        let conn = open::options(&shared.path, super::BUSY).synchronous(SqliteSynchronous::Normal).connect().await?;
         Ok(Self {
             shared,
             conn,

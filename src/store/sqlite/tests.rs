@@ -243,6 +243,33 @@ async fn a_row_that_is_not_understood_is_absent_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn a_value_that_cannot_be_packed_with_the_others_costs_its_own_row_at_most() {
+    let (world, client) = World::furnished().await;
+    let mut named = suite::client(None);
+    named.client.name = "\"quoted\", \\ and\u{1}\u{1f98a}".into();
+    let _ = world.store.create_client(&named, &operator()).await.unwrap();
+    let (mut feed, _) = follow(&*world.store).await;
+    let before = suite::everything(&mut *feed).await;
+    assert!(before.clients.iter().any(|client| client.name == named.client.name && client.secrets.len() == 1));
+    let mut conn = world.by_hand().await;
+    let odd = format!(
+        "PRAGMA foreign_keys = OFF;
+         INSERT INTO practices VALUES ('odd', CAST(x'ff' AS TEXT), 'active');
+         UPDATE clients SET tier = CAST(x'ff' AS TEXT) WHERE client_id = '{}';
+         INSERT INTO signing_keys VALUES (hex(zeroblob(21)) || '-', 'EdDSA', x'00ff', 1, NULL, NULL);
+         INSERT INTO revoked_tokens VALUES ('{TOKEN}', CAST(x'ff' AS TEXT), 9999999999999, 5)",
+        client.id
+    );
+    run_sql(&mut conn, &odd).await.unwrap();
+    let after = suite::everything(&mut *feed).await;
+    assert_eq!(after.practices, before.practices);
+    assert!(after.clients.iter().all(|one| one.id != client.id) && after.clients.len() + 1 == before.clients.len());
+    assert!(after.clients.iter().all(|client| before.clients.contains(client)), "with their secrets");
+    assert_eq!(after.signing_keys[0].sealed.as_ref(), [0, 0xff]);
+    assert_eq!(after.revoked_tokens.len(), 1, "revoked whatever else its row says");
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_understood_is_absent_and_a_token_is_revoked_all_the_same() {
     let (world, _) = World::furnished().await;
     let (mut feed, head) = follow(&*world.store).await;

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use sqlx::AssertSqlSafe;
-use sqlx::sqlite::SqliteRow;
 
 use super::super::SqliteStore;
-use super::super::rows::Reading;
+use super::super::rows::denial;
 use super::each;
-use crate::id::{PracticeId, Revision, UserId};
+use crate::id::{PracticeId, UserId};
 use crate::store::Error;
 use crate::store::records::{DenialPlace, DenialRow, Viewer};
 
@@ -95,23 +94,4 @@ impl SqliteStore {
         let found = sqlx::query(sql).bind(request_id).fetch_optional(&mut *self.conn().await?).await?;
         found.as_ref().map(denial).transpose()
     }
-}
-
-fn denial(row: &SqliteRow) -> Result<DenialRow, Error> {
-    let row = Reading::new(row, "denials", "request_id");
-    Ok(DenialRow {
-        request_id: row.get::<&str>("request_id")?.into(),
-        at: row.moment("at")?,
-        practice: row.parse("practice_id")?,
-        client: row.parse_some("client_id")?,
-        user: row.parse_some("user_id")?,
-        owner: row.parse_some("owner")?,
-        route: row.get::<&str>("route")?.into(),
-        method: row.get::<&str>("method")?.into(),
-        path: row.get::<&str>("path")?.into(),
-        reason: row.get::<&str>("reason")?.into(),
-        status: row.number("status")?,
-        address: row.parse("address")?,
-        revision: Revision(row.number("revision")?),
-    })
 }

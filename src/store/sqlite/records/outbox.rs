@@ -4,21 +4,20 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::super::SqliteStore;
-use super::super::rows::Reading;
+use super::super::rows::mail;
 use super::NOW;
 use crate::clock::{Day, Timestamp};
 use crate::id::{ClientId, PracticeId, UserId};
 use crate::store::Error;
+use crate::store::records::OutboxMail;
 use crate::store::records::mail::{ERROR, MailKind, NOBODY, NewMail, To};
-use crate::store::records::{OutboxMail, Recipient};
 
-const CLAIMED: &str = "SELECT email_outbox.id AS id, kind, email_outbox.practice_id AS practice_id, practices.name AS practice_name,
-         email_outbox.client_id AS client_id, clients.name AS client_name, recipient_user, people.name AS name, email,
-         email_outbox.created_at AS created_at, attempts, details
+const CLAIMED: &str =
+    "SELECT CAST(email_outbox.id AS TEXT), kind, email_outbox.practice_id, practices.name, email_outbox.client_id, clients.name,
+         recipient_user, people.name, email, email_outbox.created_at, attempts, details
      FROM email_outbox LEFT JOIN practices ON practices.practice_id = email_outbox.practice_id
          LEFT JOIN clients ON clients.client_id = email_outbox.client_id
          LEFT JOIN users ON users.user_id = recipient_user AND left_at IS NULL
@@ -129,32 +128,6 @@ impl SqliteStore {
 
 fn list(ids: &[i64]) -> String {
     serde_json::to_string(ids).expect("a list of numbers")
-}
-
-/// A mail, or the id of one that nobody is there to get.
-fn mail(row: &SqliteRow) -> Result<Result<OutboxMail, i64>, Error> {
-    let id: i64 = row.try_get("id")?;
-    let row = Reading::of(row, "email_outbox", id.to_string());
-    let recipient = match (row.parse_some::<UserId>("recipient_user")?, row.get::<Option<&str>>("email")?) {
-        (None, _) => Recipient::Operators,
-        (Some(user), Some(email)) => {
-            Recipient::Person { user, name: row.get::<Option<&str>>("name")?.map(Into::into), email: email.into() }
-        }
-        (Some(_), None) => return Ok(Err(id)),
-    };
-    let Some(practice_name) = row.get::<Option<&str>>("practice_name")? else { return Ok(Err(id)) };
-    let client = row.parse_some("client_id")?.zip(row.get::<Option<&str>>("client_name")?.map(Into::into));
-    Ok(Ok(OutboxMail {
-        id,
-        kind: row.parse("kind")?,
-        practice_id: row.parse("practice_id")?,
-        practice_name: practice_name.into(),
-        client,
-        recipient,
-        created_at: row.moment("created_at")?,
-        attempts: row.number("attempts")?,
-        details: row.parse("details")?,
-    }))
 }
 
 /// One row for each recipient.

@@ -1,10 +1,9 @@
 //! What clients do, by the day.
 
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection};
 
 use super::super::SqliteStore;
-use super::super::rows::{self, Reading};
+use super::super::rows::{self, usage_row};
 use super::each;
 use super::page::add_secrets;
 use crate::clock::{Day, Timestamp};
@@ -91,16 +90,4 @@ impl SqliteStore {
         transaction.commit().await?;
         Ok(Active { clients, people: u64::try_from(people).unwrap_or(0) })
     }
-}
-
-fn usage_row(row: &SqliteRow) -> Result<UsageRow, Error> {
-    let row = Reading::new(row, "usage_daily", "client_id");
-    let scope: &str = row.get("scope")?;
-    Ok(UsageRow {
-        day: Day(row.number("day")?),
-        client: row.parse("client_id")?,
-        scope: if scope.is_empty() { None } else { Some(row.parse("scope")?) },
-        requests: row.number("requests")?,
-        refused: row.number("refused")?,
-    })
 }
