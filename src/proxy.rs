@@ -7,6 +7,7 @@
 mod active;
 mod again;
 mod answer;
+mod bare;
 pub mod chunks;
 mod connection;
 mod context;
@@ -23,7 +24,6 @@ pub mod listener;
 mod live;
 mod own;
 mod peer;
-mod plain;
 mod pool;
 mod request;
 mod respond;

@@ -284,7 +284,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    use super::super::plain::Plain;
+    use super::super::bare::Bare;
     use super::*;
 
     /// The header for the client, the content for the client, and whether the connection can be used again; read in pieces of
@@ -397,7 +397,7 @@ mod tests {
     /// What pingora reads of the same bytes, when the connection is closed behind them: the status, and the content.
     async fn by_pingora(answer: &[u8], head_only: bool) -> Option<(u16, Vec<u8>)> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let plain = Plain::connect(listener.local_addr().unwrap()).await.unwrap();
+        let plain = Bare::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut upstream, _) = listener.accept().await.unwrap();
         upstream.write_all(answer).await.unwrap();
         upstream.shutdown().await.unwrap();

@@ -16,6 +16,7 @@ use pingora::{Error, ErrorType, Result, RetryType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::answer::{self, Framing, Read, Told};
+use super::bare::Bare;
 use super::connection::Plane;
 use super::context::Context;
 use super::decide::{note_failure, refused};
@@ -24,7 +25,6 @@ use super::head::Head;
 use super::headers::Rules;
 use super::live::Scope;
 use super::peer::{group, peer};
-use super::plain::Plain;
 use super::pool::Pool;
 use super::request::Facts;
 use super::respond::{self, Reply, Shape};
@@ -373,7 +373,7 @@ async fn connect(plane: &Plane, upstream: &Upstream, server: &Server) -> Result<
     if server.tls_name.is_some() {
         return plane.connector.get().await.new_stream(&peer(upstream, server, plane.shared.settings.upstream_idle_timeout)).await;
     }
-    match tokio::time::timeout(upstream.settings.connect_timeout, Plain::connect(server.address)).await {
+    match tokio::time::timeout(upstream.settings.connect_timeout, Bare::connect(server.address)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(error)) => Err(Error::because(ErrorType::ConnectError, "a server", error)),
         Err(_) => Err(Error::explain(ErrorType::ConnectTimedout, "a server")),

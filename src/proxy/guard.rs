@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID, UniqueIDType,
 };
@@ -396,14 +395,6 @@ impl UniqueID for Guard {
 }
 
 impl Ssl for Guard {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.io.as_ref().and_then(|io| io.get_ssl())
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.io.as_ref().and_then(|io| io.get_ssl_digest())
-    }
-
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         // What the preface said counts as much as what ALPN said.
         Some(if matches!(self.content, Content::Everything) { ALPN::H2 } else { ALPN::H1 })
@@ -412,7 +403,7 @@ impl Ssl for Guard {
 
 impl GetTimingDigest for Guard {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.io.as_ref().map(|io| io.get_timing_digest()).unwrap_or_default()
+        Vec::new()
     }
 }
 

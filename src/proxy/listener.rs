@@ -8,9 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use pingora::apps::HttpServerOptions;
 use pingora::connectors::TransportConnector;
-use pingora::listeners::tls::Acceptor;
-use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::protocols::{GetSocketDigest, Stream};
+use pingora::protocols::Stream;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,13 +16,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
 use super::active::Counted;
+use super::bare::Bare;
 use super::connection::{Connection, Plane};
 use super::filter::Filter;
 use super::later::Later;
-use super::plain::{self, Plain};
 use super::pool::Pool;
 use crate::limit::{self, Full, Slot, Slots};
 use crate::tls;
@@ -201,7 +200,7 @@ impl Endpoint {
         // Over the cap: closed before anything is spent on it.
         let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else { return };
         let Ok(slot) = self.slot(peer.ip()) else { return };
-        let acceptor = self.tls.as_ref().map(|tls| Acceptor::from_server_config(tls.config()));
+        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let (plane, shutdown) = (Arc::clone(&self.plane), shutdown.clone());
         // Before anybody can ask whether there is one left.
         let places = (permit, slot, plane.shared.active.connection());
@@ -226,15 +225,16 @@ async fn serve(
     pool: Arc<Pool>,
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: Option<Acceptor>,
+    acceptor: Option<TlsAcceptor>,
     places: (OwnedSemaphorePermit, Option<Slot<IpAddr>>, Counted),
     shutdown: watch::Receiver<bool>,
 ) {
     let _places = places;
     let secure = acceptor.is_some();
+    let stream = Bare::new(stream, peer);
     let stream: Stream = match acceptor {
-        None => Box::new(Plain::new(stream, peer)),
-        Some(acceptor) => match timeout(plane.shared.settings.handshake_timeout, acceptor.tls_handshake(below_tls(stream, peer))).await {
+        None => Box::new(stream),
+        Some(acceptor) => match timeout(plane.shared.settings.handshake_timeout, stream.secure(acceptor)).await {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "a TLS handshake failed");
@@ -244,14 +244,4 @@ async fn serve(
         },
     };
     Connection::new(plane, pool, peer.ip().to_canonical(), secure).serve(stream, shutdown).await;
-}
-
-/// The connection as pingora has it under TLS.
-fn below_tls(stream: TcpStream, peer: SocketAddr) -> L4Stream {
-    // As in `Plain::new`.
-    let _ = stream.set_nodelay(true);
-    let digest = plain::digest(&stream, peer);
-    let mut stream = L4Stream::from(stream);
-    stream.set_socket_digest(digest);
-    stream
 }
