@@ -11,6 +11,7 @@ mod bare;
 pub mod chunks;
 mod connection;
 mod context;
+mod cork;
 mod date;
 mod decide;
 mod direct;

@@ -26,6 +26,13 @@ pub struct Bare<S> {
     http2: bool,
 }
 
+impl<S> Bare<S> {
+    /// What HTTP/2 goes through, over this socket.
+    pub fn http2(stream: S, socket: Option<Arc<SocketDigest>>, id: UniqueIDType) -> Self {
+        Self { stream, socket, id, http2: true }
+    }
+}
+
 impl Bare<TcpStream> {
     /// A connection with this peer.
     pub fn new(stream: TcpStream, peer: SocketAddr) -> Self {

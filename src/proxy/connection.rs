@@ -14,14 +14,16 @@ use futures_util::FutureExt;
 use http::{HeaderValue, Method, Version};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::connectors::TransportConnector;
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, HttpSession, default_h2_options};
+use pingora::protocols::{GetSocketDigest, Stream, UniqueID};
 use pingora::proxy::HttpProxy;
 use pingora::time::fast_timeout::{fast_sleep as sleep, fast_timeout as timeout};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::bare::Bare;
+use super::cork::cork;
 use super::direct::{self, Client, Course, Direct, Served};
 use super::filter::Filter;
 use super::guard::{Arrival, Guard, Slot};
@@ -202,12 +204,15 @@ impl Connection {
 
     /// The same on a stream of HTTP/2.
     async fn direct_http2(&self, session: &mut HttpSession, scope: &Arc<Scope>) -> Served {
-        let shared = &self.plane.shared;
         if !session.is_body_done() {
             return Served::TheLongWay;
         }
-        let mut timer = Timer::new();
-        let mut watch = Watch::new(&mut timer, shared, scope);
+        self.stream(session, &mut Timer::new(), scope).await
+    }
+
+    async fn stream(&self, session: &mut HttpSession, timer: &mut Timer, scope: &Arc<Scope>) -> Served {
+        let shared = &self.plane.shared;
+        let mut watch = Watch::new(timer, shared, scope);
         let serving = pin!(async {
             let header = session.req_header();
             let head = Head::of(header);
@@ -266,11 +271,16 @@ impl Connection {
     /// Hands the connection to pingora, and watches over it.
     async fn http2(self, guard: Guard, shutdown: watch::Receiver<bool>) {
         let connection = Arc::new(self);
-        let served = ServerApp::process_new(&connection, Box::new(guard), &shutdown);
-        tokio::select! {
-            _ = served => {}
-            () = connection.watch() => {}
-        }
+        let (socket, id) = (guard.get_socket_digest(), guard.id());
+        let (cork, corked) = cork(guard);
+        let stream = Bare::http2(corked, socket, id);
+        let mut served = pin!(ServerApp::process_new(&connection, Box::new(stream), &shutdown));
+        let mut watch = pin!(connection.watch());
+        std::future::poll_fn(|cx| match cork.poll(cx, served.as_mut()) {
+            Poll::Pending => watch.as_mut().poll(cx),
+            ready @ Poll::Ready(()) => ready,
+        })
+        .await;
     }
 
     /// Returns when nothing has been asked for too long.

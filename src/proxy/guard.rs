@@ -24,8 +24,11 @@ use crate::access::Denial;
 
 /// What is read ahead of what was asked for, at most.
 const AHEAD: usize = 16 * 1024;
-/// What is gathered before it is written: a header and a small body go out in one packet.
-const GATHER: usize = 4 * 1024;
+/// What is gathered before it is written: a header and a small body go out in one packet, and some answers of HTTP/2 in one
+/// record of TLS (RFC 8446, section 5.1: no more fits).
+const GATHER: usize = 16 * 1024;
+/// What a connection keeps its room for.
+const KEEP: usize = 4 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What is to be handed over next.
@@ -260,6 +263,9 @@ impl Guard {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(n);
+            if self.out.is_empty() && n > KEEP {
+                self.out = BytesMut::new();
+            }
         }
         Poll::Ready(Ok(()))
     }
