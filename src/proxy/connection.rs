@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Version};
+use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::connectors::TransportConnector;
 use pingora::protocols::http::ServerSession;
@@ -69,6 +70,8 @@ pub struct Connection {
     begun: AtomicUsize,
     ended_ms: AtomicU64,
     opened: Instant,
+    /// Of streams that are over, for those to come.
+    timers: Mutex<Vec<Timer>>,
 }
 
 /// How a request left pingora.
@@ -90,6 +93,7 @@ impl Connection {
             begun: AtomicUsize::new(0),
             ended_ms: AtomicU64::new(0),
             opened: Instant::now(),
+            timers: Mutex::default(),
         }
     }
 
@@ -207,7 +211,11 @@ impl Connection {
         if !session.is_body_done() {
             return Served::TheLongWay;
         }
-        self.stream(session, &mut Timer::new(), scope).await
+        let last = self.timers.lock().pop();
+        let mut timer = last.unwrap_or_else(Timer::new);
+        let served = self.stream(session, &mut timer, scope).await;
+        self.timers.lock().push(timer);
+        served
     }
 
     async fn stream(&self, session: &mut HttpSession, timer: &mut Timer, scope: &Arc<Scope>) -> Served {

@@ -1,7 +1,8 @@
 //! One timer for a connection and its requests, and what a request waits for no longer than it may.
 //!
 //! Arming a timer for each wait costs more than most waits. This one is armed anew only when something is due before it would
-//! fire, or when it has fired: a busy connection arms it some twenty times a second.
+//! fire, or when it has fired: a busy connection arms it some twenty times a second. A connection of HTTP/2 has one for each of the
+//! streams that it carries at once.
 
 use std::fmt;
 use std::future::Future;
