@@ -35,8 +35,9 @@ pub(super) fn as_text(error: impl Display) -> String {
 
 /// From hexadecimal digits.
 pub(super) fn from_digits(digits: &str) -> Result<Vec<u8>, String> {
-    let byte = |at: usize| digits.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
-    (0..digits.len()).step_by(2).map(byte).collect::<Option<_>>().ok_or_else(|| "bytes are not written as hexadecimal digits".to_owned())
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |two: &[u8]| u8::try_from(digit(*two.first()?)? << 4 | digit(*two.get(1)?)?).ok();
+    digits.as_bytes().chunks(2).map(byte).collect::<Option<_>>().ok_or_else(|| "bytes are not written as hexadecimal digits".to_owned())
 }
 
 /// One row of a table, with what an error about it has to name. Its key is its first column.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
@@ -13,6 +14,9 @@ use crate::id::{ClientId, KeyId, PracticeId, TokenId, UserId};
 use crate::store::rows::Row;
 use crate::store::unclear::understood;
 use crate::store::{Change, Error, Fill};
+
+/// What is read of a table at a time.
+const ROWS: usize = 512;
 
 /// What changed after a revision, each entity once, as it is now.
 pub(super) async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec<Change>, Error> {
@@ -98,72 +102,86 @@ pub(super) async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec
 
 /// Reads the tables a page at a time: a million rows at once would take far more memory than what is made of them.
 pub(super) async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -> Result<(), Error> {
-    let mut walk = Walk::along(rows::PRACTICE);
-    while walk.next(conn, |row| understood(rows::practice(row)).into_iter().for_each(|practice| fill.practice(practice))).await? {}
-    let mut walk = Walk::along(rows::USER);
-    while walk.next(conn, |row| understood(rows::user(row)).into_iter().for_each(|user| fill.user(user))).await? {}
-    let mut walk = Walk::along(rows::SIGNING_KEY);
-    while walk.next(conn, |row| understood(rows::signing_key(row)).into_iter().for_each(|key| fill.signing_key(key))).await? {}
-    let mut walk = Walk::along(rows::REVOKED_TOKEN);
-    while walk.next(conn, |row| understood(rows::revoked_token(row)).into_iter().for_each(|token| fill.revoked_token(token))).await? {}
-    let of_these = "WHERE client_id > ?1 AND client_id <= ?2 ORDER BY client_id, generation DESC";
-    let (mut walk, mut more) = (Walk::along(rows::CLIENT), true);
-    while more {
-        let (after, mut clients) = (walk.after.clone(), Vec::<Client>::with_capacity(Walk::ROWS));
-        more = walk.next(conn, |row| clients.extend(understood(rows::client(row)))).await?;
+    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
+        rows.iter().filter_map(|row| understood(rows::practice(row))).for_each(|practice| fill.practice(practice));
+    };
+    walk(conn, rows::PRACTICE, None, each).await?;
+    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
+        rows.iter().filter_map(|row| understood(rows::user(row))).for_each(|user| fill.user(user));
+    };
+    walk(conn, rows::USER, None, each).await?;
+    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
+        rows.iter().filter_map(|row| understood(rows::signing_key(row))).for_each(|key| fill.signing_key(key));
+    };
+    walk(conn, rows::SIGNING_KEY, None, each).await?;
+    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
+        rows.iter().filter_map(|row| understood(rows::revoked_token(row))).for_each(|token| fill.revoked_token(token));
+    };
+    walk(conn, rows::REVOKED_TOKEN, None, each).await?;
+    let each = |rows: &[Values<'_>], secrets: &[Values<'_>]| {
+        let mut clients: Vec<Client> = rows.iter().filter_map(|row| understood(rows::client(row))).collect();
         // Both come in the order of the ids, so one walk along the clients finds each secret its place.
         let mut owners = clients.iter_mut().peekable();
-        let secrets = Page::read(conn, &rows::SECRET, of_these, &[&after, &walk.after]).await?;
-        for row in &secrets.rows()? {
-            let Some((id, secret)) = understood(rows::secret(row)) else { continue };
+        for (id, secret) in secrets.iter().filter_map(|row| understood(rows::secret(row))) {
             while owners.next_if(|client| client.id < id).is_some() {}
             if let Some(client) = owners.peek_mut().filter(|client| client.id == id) {
                 client.secrets.push(secret);
             }
         }
-        for client in clients {
+        for mut client in clients {
+            // The newest first.
+            client.secrets.reverse();
             fill.client(client);
         }
-    }
-    Ok(())
+    };
+    walk(conn, rows::CLIENT, Some(rows::SECRET), each).await
 }
 
-/// A walk through a table in the order of its key.
-struct Walk {
+/// Walks through a table in the order of its key, and has some rows looked at while those after them are read: with the rows of
+/// another one, if any, that have the same keys.
+async fn walk(
+    conn: &mut SqliteConnection,
     table: Table,
-    which: String,
-    /// The key of the last row that was read.
-    after: String,
+    other: Option<Table>,
+    mut each: impl FnMut(&[Values<'_>], &[Values<'_>]),
+) -> Result<(), Error> {
+    let (mut at, mut next) = (String::new(), some(conn, table, other, "").await?);
+    loop {
+        let (page, others) = next;
+        let look = async {
+            let rows = page.rows()?;
+            for row in &rows {
+                // What cannot be read is passed over here too, unless the next rows are to be found by it.
+                let Ok(Some(key)) = row.text(0) else { continue };
+                // What the index leads to must stand in its order, or rows may be missing from it.
+                if key <= &*at {
+                    return Err(damaged(&format!("`{key}` is out of order")));
+                }
+                key.clone_into(&mut at);
+            }
+            if page.last.as_ref().is_none_or(|last| *last != at) && !rows.is_empty() {
+                return Err(damaged(&format!("a {} is not a text", table.key())));
+            }
+            let others = others.as_ref().map(Page::rows).transpose()?;
+            each(&rows, others.as_deref().unwrap_or_default());
+            Ok(())
+        };
+        let Some(last) = &page.last else { return look.await };
+        // Begun first: it goes on in another thread.
+        let (more, looked) = join(some(conn, table, other, last), look).await;
+        looked?;
+        next = more?;
+    }
 }
 
-impl Walk {
-    const ROWS: usize = 512;
-
-    fn along(table: Table) -> Self {
-        let key = table.key();
-        Self { table, which: format!("WHERE {key} > ?1 ORDER BY {key} LIMIT {}", Self::ROWS), after: String::new() }
-    }
-
-    /// Reads some rows more; whether there may be others after them.
-    async fn next(&mut self, conn: &mut SqliteConnection, mut each: impl FnMut(&Values<'_>)) -> Result<bool, Error> {
-        let page = Page::read(conn, &self.table, &self.which, &[&self.after]).await?;
-        let rows = page.rows()?;
-        let (mut known, key) = (true, self.table.key());
-        for row in &rows {
-            // What cannot be read is passed over here too, unless the next rows are to be found by it.
-            known = false;
-            if let Ok(Some(text)) = row.text(0) {
-                // What the index leads to must stand in its order, or rows may be missing from it.
-                if text <= &*self.after {
-                    return Err(damaged(&format!("`{text}` is out of order")));
-                }
-                text.clone_into(&mut self.after);
-                known = true;
-            }
-            each(row);
-        }
-        if known { Ok(rows.len() == Self::ROWS) } else { Err(damaged(&format!("a {key} is not a text"))) }
-    }
+/// Some rows after a key, and those of the other table for the same keys.
+async fn some(conn: &mut SqliteConnection, table: Table, other: Option<Table>, after: &str) -> Result<(Page, Option<Page>), Error> {
+    let key = table.key();
+    let page = Page::read(conn, &table, &format!("WHERE {key} > ?1 ORDER BY {key} LIMIT {ROWS}"), &[after]).await?;
+    let (Some(other), Some(last)) = (other, &page.last) else { return Ok((page, None)) };
+    let of_these = format!("WHERE {key} > ?1 AND {key} <= ?2 ORDER BY 1, 2");
+    let others = Page::read(conn, &other, &of_these, &[after, last]).await?;
+    Ok((page, Some(others)))
 }
 
 fn damaged(how: &str) -> Error {

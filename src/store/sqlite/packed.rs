@@ -16,7 +16,13 @@ use crate::store::Error;
 use crate::store::rows::{Row, as_text, from_digits};
 
 /// Some rows of a table, in the order that was asked for.
-pub(super) enum Page {
+pub(super) struct Page {
+    rows: Rows,
+    /// The key of the last one, if there is one and it is a text.
+    pub(super) last: Option<String>,
+}
+
+enum Rows {
     /// An array of arrays in JSON (RFC 8259).
     Packed(String),
     /// Each by itself.
@@ -24,25 +30,29 @@ pub(super) enum Page {
 }
 
 impl Page {
-    /// Reads the rows of a table for which `which` holds, where the texts stand for `?1`, `?2` and so on.
+    /// Reads the rows of a table for which `which` holds, where the texts stand for `?1`, `?2` and so on. They come in the order
+    /// of their keys.
     pub(super) async fn read(conn: &mut SqliteConnection, table: &Table, which: &str, texts: &[&str]) -> Result<Self, Error> {
-        let packed = AssertSqlSafe(format!("SELECT json_group_array(json_array({})) FROM ({table} {which})", table.packed()));
-        let packed = texts.iter().fold(sqlx::query_scalar(packed), |query, text| query.bind(*text));
-        if let Ok(rows) = packed.fetch_one(&mut *conn).await {
-            return Ok(Self::Packed(rows));
+        let (columns, key) = (table.packed(), table.key());
+        let packed = AssertSqlSafe(format!("SELECT json_group_array(json_array({columns})), max({key}) FROM ({table} {which})"));
+        let packed = texts.iter().fold(sqlx::query_as(packed), |query, text| query.bind(*text));
+        if let Ok((rows, last)) = packed.fetch_one(&mut *conn).await {
+            return Ok(Self { rows: Rows::Packed(rows), last });
         }
         // One value that is not what its column is for, or no UTF-8, keeps them all from being packed. Another fault shows again.
         let apart = AssertSqlSafe(format!("{table} {which}"));
         let apart = texts.iter().fold(sqlx::query(apart), |query, text| query.bind(*text));
-        Ok(Self::Apart(apart.fetch_all(conn).await?))
+        let rows = apart.fetch_all(conn).await?;
+        let last = rows.last().and_then(|row| row.try_get(0).ok());
+        Ok(Self { rows: Rows::Apart(rows), last })
     }
 
     pub(super) fn rows(&self) -> Result<Vec<Values<'_>>, Error> {
-        match self {
-            Self::Packed(rows) => {
+        match &self.rows {
+            Rows::Packed(rows) => {
                 serde_json::from_str(rows).map_err(|error| unusable(format!("what SQLite packed is not understood: {error}")))
             }
-            Self::Apart(rows) => Ok(rows.iter().map(Values::of).collect()),
+            Rows::Apart(rows) => Ok(rows.iter().map(Values::of).collect()),
         }
     }
 }
