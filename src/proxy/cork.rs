@@ -41,13 +41,9 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         let worked = work.poll(cx);
         let mut inner = self.0.lock();
         inner.held = false;
-        if worked.is_ready() {
-            return Poll::Ready(());
-        }
-        match Pin::new(&mut inner.stream).poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
-        }
+        // Also when it was the last of the work: what was flushed before is believed to be sent.
+        let flushed = Pin::new(&mut inner.stream).poll_flush(cx);
+        if worked.is_ready() || matches!(flushed, Poll::Ready(Err(_))) { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -131,6 +127,18 @@ mod tests {
         corked.write_all(b"bye").await.unwrap();
         corked.flush().await.unwrap();
         assert_eq!(writes.seen.lock()[3..], [b"bye"]);
+    }
+
+    #[tokio::test]
+    async fn the_last_that_is_written_goes_out_too() {
+        let writes = Writes::default();
+        let (cork, mut corked) = cork(BufWriter::new(writes.clone()));
+        let work = async {
+            corked.write_all(b"bye").await.unwrap();
+            corked.flush().await.unwrap();
+        };
+        assert!(once(&cork, std::pin::pin!(work)).await.is_ready());
+        assert_eq!(*writes.seen.lock(), [b"bye"]);
     }
 
     #[tokio::test]
