@@ -17,7 +17,7 @@ use crate::credential::{DigestKind, SecretDigest};
 use crate::entity::{Client, ClientKeys, Practice, RevokedToken, StoredKey, StoredSecret, User};
 use crate::id::{ClientId, Revision, UserId};
 
-/// A row, however it came. Columns are named by their place in the lists above; an error says what is wrong with one.
+/// A row, however it came. Columns are named by their place in what is selected; an error says what is wrong with one.
 pub(super) trait Row {
     fn text(&self, at: usize) -> Result<Option<&str>, String>;
     fn flag(&self, at: usize) -> Result<bool, String>;

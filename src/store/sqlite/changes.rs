@@ -6,7 +6,7 @@ use futures_util::future::join;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
-use super::fault::unusable;
+use super::fault::damaged;
 use super::packed::{Page, Values};
 use super::rows::{self, Table};
 use crate::entity::{Client, Practice, RevokedToken, StoredKey, User};
@@ -16,7 +16,7 @@ use crate::store::unclear::understood;
 use crate::store::{Change, Error, Fill};
 
 /// What is read of a table at a time.
-const ROWS: usize = 512;
+pub(super) const ROWS: usize = 512;
 
 /// What changed after a revision, each entity once, as it is now.
 pub(super) async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec<Change>, Error> {
@@ -102,23 +102,11 @@ pub(super) async fn batch(conn: &mut SqliteConnection, after: i64) -> Result<Vec
 
 /// Reads the tables a page at a time: a million rows at once would take far more memory than what is made of them.
 pub(super) async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -> Result<(), Error> {
-    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
-        rows.iter().filter_map(|row| understood(rows::practice(row))).for_each(|practice| fill.practice(practice));
-    };
-    walk(conn, rows::PRACTICE, None, each).await?;
-    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
-        rows.iter().filter_map(|row| understood(rows::user(row))).for_each(|user| fill.user(user));
-    };
-    walk(conn, rows::USER, None, each).await?;
-    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
-        rows.iter().filter_map(|row| understood(rows::signing_key(row))).for_each(|key| fill.signing_key(key));
-    };
-    walk(conn, rows::SIGNING_KEY, None, each).await?;
-    let each = |rows: &[Values<'_>], _: &[Values<'_>]| {
-        rows.iter().filter_map(|row| understood(rows::revoked_token(row))).for_each(|token| fill.revoked_token(token));
-    };
-    walk(conn, rows::REVOKED_TOKEN, None, each).await?;
-    let each = |rows: &[Values<'_>], secrets: &[Values<'_>]| {
+    walk(conn, rows::PRACTICE, None, |rows, _| each(rows, rows::practice, |practice| fill.practice(practice))).await?;
+    walk(conn, rows::USER, None, |rows, _| each(rows, rows::user, |user| fill.user(user))).await?;
+    walk(conn, rows::SIGNING_KEY, None, |rows, _| each(rows, rows::signing_key, |key| fill.signing_key(key))).await?;
+    walk(conn, rows::REVOKED_TOKEN, None, |rows, _| each(rows, rows::revoked_token, |token| fill.revoked_token(token))).await?;
+    walk(conn, rows::CLIENT, Some(rows::SECRET), |rows, secrets| {
         let mut clients: Vec<Client> = rows.iter().filter_map(|row| understood(rows::client(row))).collect();
         // Both come in the order of the ids, so one walk along the clients finds each secret its place.
         let mut owners = clients.iter_mut().peekable();
@@ -133,8 +121,13 @@ pub(super) async fn read_all(conn: &mut SqliteConnection, fill: &mut dyn Fill) -
             client.secrets.reverse();
             fill.client(client);
         }
-    };
-    walk(conn, rows::CLIENT, Some(rows::SECRET), each).await
+    })
+    .await
+}
+
+/// What each of the rows is read as, if it is understood.
+fn each<'a, T>(rows: &[Values<'a>], read: impl Fn(&Values<'a>) -> Result<T, Error>, take: impl FnMut(T)) {
+    rows.iter().filter_map(|row| understood(read(row))).for_each(take);
 }
 
 /// Walks through a table in the order of its key, and has some rows looked at while those after them are read: with the rows of
@@ -182,8 +175,4 @@ async fn some(conn: &mut SqliteConnection, table: Table, other: Option<Table>, a
     let of_these = format!("WHERE {key} > ?1 AND {key} <= ?2 ORDER BY 1, 2");
     let others = Page::read(conn, &other, &of_these, &[after, last]).await?;
     Ok((page, Some(others)))
-}
-
-fn damaged(how: &str) -> Error {
-    unusable(format!("the database is damaged ({how}): stop sigmagate and put the newest backup in its place"))
 }

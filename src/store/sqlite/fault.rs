@@ -9,6 +9,11 @@ pub(super) fn unusable(message: String) -> Error {
     Error::Unusable { message, source: None }
 }
 
+/// What was read shows that the file is damaged.
+pub(super) fn damaged(how: &str) -> Error {
+    unusable(format!("the database is damaged ({how}): stop sigmagate and put the newest backup in its place"))
+}
+
 /// Says what a database error means for this file; leaves every other error as it is.
 pub(super) fn explain(path: &Path, error: Error) -> Error {
     let Error::Database(source) = error else { return error };

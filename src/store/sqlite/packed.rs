@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::fault::unusable;
+use super::fault::damaged;
 use super::rows::{Table, flag, words};
 use crate::clock::Timestamp;
 use crate::store::Error;
@@ -50,52 +50,45 @@ impl Page {
     pub(super) fn rows(&self) -> Result<Vec<Values<'_>>, Error> {
         match &self.rows {
             Rows::Packed(rows) => {
-                serde_json::from_str(rows).map_err(|error| unusable(format!("what SQLite packed is not understood: {error}")))
+                let rows: Vec<_> =
+                    serde_json::from_str(rows).map_err(|error| damaged(&format!("what SQLite packed is not understood: {error}")))?;
+                Ok(rows.into_iter().map(Values::Packed).collect())
             }
-            Rows::Apart(rows) => Ok(rows.iter().map(Values::of).collect()),
+            Rows::Apart(rows) => Ok(rows.iter().map(Values::Apart).collect()),
         }
     }
 }
 
 /// One row.
-#[derive(serde::Deserialize)]
-pub(super) struct Values<'a>(#[serde(borrow)] Vec<Value<'a>>);
+pub(super) enum Values<'a> {
+    Packed(Vec<Value<'a>>),
+    Apart(&'a SqliteRow),
+}
 
-enum Value<'a> {
+/// One value of a row that was packed.
+pub(super) enum Value<'a> {
     Null,
     Number(i64),
-    /// Of a column for bytes: hexadecimal digits, when packed.
+    /// Of a column for bytes: hexadecimal digits.
     Text(Cow<'a, str>),
-    Bytes(&'a [u8]),
     /// No column is for it.
     Odd,
 }
 
-impl<'a> Values<'a> {
-    fn of(row: &'a SqliteRow) -> Self {
-        let value = |at| {
-            if let Ok(number) = row.try_get::<Option<i64>, _>(at) {
-                return number.map_or(Value::Null, Value::Number);
-            }
-            match row.try_get::<&str, _>(at) {
-                Ok(text) => Value::Text(text.into()),
-                Err(_) => row.try_get(at).map_or(Value::Odd, Value::Bytes),
-            }
-        };
-        Self((0..row.len()).map(value).collect())
-    }
-
-    fn at(&self, at: usize) -> Result<&Value<'a>, String> {
-        self.0.get(at).ok_or_else(|| "no such column".to_owned())
-    }
+fn value<'v, 'a>(values: &'v [Value<'a>], at: usize) -> Result<&'v Value<'a>, String> {
+    values.get(at).ok_or_else(|| "no such column".to_owned())
 }
 
 impl Row for Values<'_> {
     fn text(&self, at: usize) -> Result<Option<&str>, String> {
-        match self.at(at)? {
+        let values = match self {
+            Self::Packed(values) => values,
+            Self::Apart(row) => return row.text(at),
+        };
+        match value(values, at)? {
             Value::Null => Ok(None),
             Value::Text(text) => Ok(Some(text)),
-            _ => Err("not a text".to_owned()),
+            Value::Number(_) | Value::Odd => Err("not a text".to_owned()),
         }
     }
 
@@ -104,24 +97,28 @@ impl Row for Values<'_> {
     }
 
     fn number(&self, at: usize) -> Result<i64, String> {
-        match self.at(at)? {
+        let values = match self {
+            Self::Packed(values) => values,
+            Self::Apart(row) => return row.number(at),
+        };
+        match value(values, at)? {
             Value::Number(number) => Ok(*number),
-            _ => Err("not a whole number".to_owned()),
+            Value::Null | Value::Text(_) | Value::Odd => Err("not a whole number".to_owned()),
         }
     }
 
     fn moment(&self, at: usize) -> Result<Option<Timestamp>, String> {
-        match self.at(at)? {
-            Value::Null => Ok(None),
-            _ => self.number(at).map(|at| Some(Timestamp(at))),
+        match self {
+            Self::Packed(values) if matches!(value(values, at)?, Value::Null) => Ok(None),
+            Self::Packed(_) => self.number(at).map(|at| Some(Timestamp(at))),
+            Self::Apart(row) => row.moment(at),
         }
     }
 
     fn bytes(&self, at: usize) -> Result<Cow<'_, [u8]>, String> {
-        match self.at(at)? {
-            Value::Text(digits) => Ok(Cow::Owned(from_digits(digits)?)),
-            Value::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-            _ => Err("not bytes".to_owned()),
+        match self {
+            Self::Packed(_) => from_digits(self.text(at)?.ok_or("not bytes")?).map(Cow::Owned),
+            Self::Apart(row) => row.bytes(at),
         }
     }
 
@@ -171,5 +168,67 @@ impl<'de> Visitor<'de> for AsItIs {
 
     fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
         Ok(Value::Text(text.to_owned().into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::super::rows::{CLIENT, SECRET, client, secret};
+    use super::*;
+
+    /// What may stand where it should not once a page of the file is damaged.
+    const ODD: [&str; 15] = [
+        "NULL",
+        "0",
+        "1",
+        "-1",
+        "1.5",
+        "9223372036854775807",
+        "''",
+        "'1'",
+        "'billing'",
+        "'a' || char(0) || 'b \u{1f98a}'",
+        "'abababababababababababababababab'",
+        "'abababababababababababababababababababababababababababababababab'",
+        "CAST(x'ff' AS TEXT)",
+        "x''",
+        "zeroblob(32)",
+    ];
+
+    /// Each of the odd values in each of the columns of a row that is fine, by itself in a page.
+    async fn read_both_ways<T: PartialEq + fmt::Debug>(
+        table: Table,
+        fine: &[&str],
+        packed: impl Fn(&Values<'_>) -> Result<T, Error>,
+        apart: impl Fn(&SqliteRow) -> Result<T, Error>,
+    ) {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let (select, mut understood) = (table.to_string(), 0);
+        let (columns, name) = select.strip_prefix("SELECT ").unwrap().split_once(" FROM ").unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE TABLE {name} ({columns})"))).execute(&mut conn).await.unwrap();
+        for at in 0..fine.len() {
+            for odd in ODD.iter().chain(&[fine[at]]) {
+                let mut values = fine.to_vec();
+                values[at] = odd;
+                let put = format!("DELETE FROM {name}; INSERT INTO {name} VALUES ({})", values.join(", "));
+                sqlx::raw_sql(AssertSqlSafe(put)).execute(&mut conn).await.unwrap();
+                let page = Page::read(&mut conn, &table, "", &[]).await.unwrap();
+                let row = sqlx::query(AssertSqlSafe(select.clone())).fetch_one(&mut conn).await.unwrap();
+                let (is, by_itself) = (packed(&page.rows().unwrap()[0]).ok(), apart(&row).ok());
+                assert_eq!(is, by_itself, "{values:?}");
+                understood += usize::from(is.is_some());
+            }
+        }
+        assert!(understood > fine.len(), "{understood}");
+    }
+
+    #[tokio::test]
+    async fn a_row_says_the_same_however_its_page_is_read() {
+        let id = "'smd_00000000000000000000'";
+        read_both_ways(SECRET, &[id, "1", "'sha256'", "randomblob(32)", "1", "NULL", "0"], |row| secret(row), secret).await;
+        let fine = [id, "'p'", "NULL", "'name'", "'billing tasks'", "'192.0.2.0/24'", "NULL", "1", "NULL", "NULL", "NULL", "NULL"];
+        read_both_ways(CLIENT, &fine, |row| client(row), client).await;
     }
 }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 
 use ipnet::IpNet;
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, TypeInfo as _, ValueRef as _};
 
 use crate::clock::Timestamp;
 use crate::store::rows::{Row, as_text};
@@ -57,9 +57,10 @@ impl Table {
         self.each().next().unwrap_or_default()
     }
 
-    /// The columns as JSON can hold them: bytes as hexadecimal digits.
+    /// The columns as JSON can hold them: bytes as hexadecimal digits, and none where something else stands in their place.
     pub(super) fn packed(&self) -> String {
-        let each = self.each().map(|column| if column == self.bytes { format!("hex({column})") } else { column.to_owned() });
+        let digits = |column| format!("CASE typeof({column}) WHEN 'blob' THEN hex({column}) END");
+        let each = self.each().map(|column| if column == self.bytes { digits(column) } else { column.to_owned() });
         each.collect::<Vec<_>>().join(", ")
     }
 }
@@ -80,7 +81,8 @@ impl Row for SqliteRow {
     }
 
     fn number(&self, at: usize) -> Result<i64, String> {
-        self.try_get(at).map_err(as_text)
+        // Asked for a number, sqlx takes NULL for 0.
+        self.try_get::<Option<i64>, _>(at).map_err(as_text)?.ok_or_else(|| "there is none".to_owned())
     }
 
     fn moment(&self, at: usize) -> Result<Option<Timestamp>, String> {
@@ -88,6 +90,10 @@ impl Row for SqliteRow {
     }
 
     fn bytes(&self, at: usize) -> Result<Cow<'_, [u8]>, String> {
+        // A text can be had as bytes too.
+        if self.try_get_raw(at).map_err(as_text)?.type_info().name() != "BLOB" {
+            return Err("not bytes".to_owned());
+        }
         self.try_get(at).map(Cow::Borrowed).map_err(as_text)
     }
 

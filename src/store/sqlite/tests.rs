@@ -270,6 +270,40 @@ async fn a_value_that_cannot_be_packed_with_the_others_costs_its_own_row_at_most
 }
 
 #[tokio::test]
+async fn nothing_is_lost_between_the_pages_of_what_is_read_at_a_start() {
+    let (world, one) = World::furnished().await;
+    let (mut feed, _) = follow(&*world.store).await;
+    // The last page of clients is full, that of tokens has one row. They stand behind what is there already.
+    let (clients, tokens) = (2 * changes::ROWS - 1, 2 * changes::ROWS + 1);
+    let many = format!(
+        "CREATE TEMP TABLE numbers AS WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {tokens}) SELECT n FROM n;
+         INSERT INTO clients (client_id, practice_id, name, scopes, created_at)
+             SELECT printf('smd_zzzz%016d', n), practice_id, 'many', 'billing', 1 FROM numbers, clients
+             WHERE n <= {clients} AND client_id = '{id}';
+         INSERT INTO client_secrets SELECT printf('smd_zzzz%016d', n), generation, 'sha256', randomblob(32), 1, NULL, 0
+             FROM numbers, (SELECT 1 AS generation UNION SELECT 2) WHERE n <= {clients};
+         INSERT INTO revoked_tokens SELECT printf('%08x-0000-4000-8000-000000000000', n), '{id}', 9999999999999, 5 FROM numbers;
+         DROP TABLE numbers;",
+        id = one.id
+    );
+    let mut conn = world.by_hand().await;
+    run_sql(&mut conn, &many).await.unwrap();
+    let all = suite::everything(&mut *feed).await;
+    let mut ids: Vec<_> = all.clients.iter().map(|client| client.id).collect();
+    ids.dedup();
+    assert_eq!((all.clients.len(), ids.len()), (clients + 1, clients + 1));
+    let generations = |client: &Client| client.secrets.iter().map(|secret| secret.generation).collect::<Vec<_>>();
+    assert!(all.clients.iter().all(|client| client.id == one.id || generations(client) == [2, 1]));
+    assert_eq!(all.revoked_tokens.len(), tokens);
+
+    // Nor if the last row of a page is read by itself, and its key is all that is understood of it.
+    let last = all.clients[changes::ROWS - 1].id;
+    run_sql(&mut conn, &format!("UPDATE clients SET tier = CAST(x'ff' AS TEXT) WHERE client_id = '{last}'")).await.unwrap();
+    let but_one = suite::everything(&mut *feed).await;
+    assert_eq!(but_one.clients, all.clients.into_iter().filter(|client| client.id != last).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_key_that_is_not_understood_is_absent_and_a_token_is_revoked_all_the_same() {
     let (world, _) = World::furnished().await;
     let (mut feed, head) = follow(&*world.store).await;
