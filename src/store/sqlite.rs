@@ -84,11 +84,16 @@ impl SqliteStore {
 
     async fn connect(path: &Path, migrate: bool, busy: Duration) -> Result<Self, Error> {
         let options = open::options(path, busy);
-        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_with(options);
-        let (schema, pool) = tokio::join!(Schema::expected(), pool);
-        let (schema, pool) = (schema?, pool?);
-        let mut conn = pool.acquire().await?;
-        open::make_ready(path, &mut conn, migrate).await?;
+        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
+        let ready = async {
+            let pool = pool.connect_with(options).await?;
+            let mut conn = pool.acquire().await?;
+            open::make_ready(path, &mut conn, migrate).await?;
+            Ok::<_, Error>((pool, conn))
+        };
+        // Each has a thread of its own.
+        let (schema, ready) = tokio::join!(Schema::expected(), ready);
+        let (schema, (pool, mut conn)) = (schema?, ready?);
         schema.verify(path, &mut conn).await?;
         drop(conn);
         let shared = Shared {

@@ -140,9 +140,10 @@ async fn walk(
 ) -> Result<(), Error> {
     let (mut at, mut next) = (String::new(), some(conn, table, other, "").await?);
     loop {
-        let (page, others) = next;
+        let page = next;
         let look = async {
-            let rows = page.rows()?;
+            let (opened, others) = (page.rows.open()?, page.others.open()?);
+            let rows = opened.rows();
             for row in &rows {
                 // What cannot be read is passed over here too, unless the next rows are to be found by it.
                 let Ok(Some(key)) = row.text(0) else { continue };
@@ -155,8 +156,7 @@ async fn walk(
             if page.last.as_ref().is_none_or(|last| *last != at) && !rows.is_empty() {
                 return Err(damaged(&format!("a {} is not a text", table.key())));
             }
-            let others = others.as_ref().map(Page::rows).transpose()?;
-            each(&rows, others.as_deref().unwrap_or_default());
+            each(&rows, &others.rows());
             Ok(())
         };
         let Some(last) = &page.last else { return look.await };
@@ -168,11 +168,7 @@ async fn walk(
 }
 
 /// Some rows after a key, and those of the other table for the same keys.
-async fn some(conn: &mut SqliteConnection, table: Table, other: Option<Table>, after: &str) -> Result<(Page, Option<Page>), Error> {
+async fn some(conn: &mut SqliteConnection, table: Table, other: Option<Table>, after: &str) -> Result<Page, Error> {
     let key = table.key();
-    let page = Page::read(conn, &table, &format!("WHERE {key} > ?1 ORDER BY {key} LIMIT {ROWS}"), &[after]).await?;
-    let (Some(other), Some(last)) = (other, &page.last) else { return Ok((page, None)) };
-    let of_these = format!("WHERE {key} > ?1 AND {key} <= ?2 ORDER BY 1, 2");
-    let others = Page::read(conn, &other, &of_these, &[after, last]).await?;
-    Ok((page, Some(others)))
+    Page::read(conn, &table, other.as_ref(), &format!("WHERE {key} > ?1 ORDER BY {key} LIMIT {ROWS}"), after).await
 }

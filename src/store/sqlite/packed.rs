@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use ipnet::IpNet;
-use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
@@ -15,14 +15,15 @@ use crate::clock::Timestamp;
 use crate::store::Error;
 use crate::store::rows::{Row, as_text, from_digits};
 
-/// Some rows of a table, in the order that was asked for.
+/// Some rows of a table, in the order that was asked for, and those of another one that belong to them.
 pub(super) struct Page {
-    rows: Rows,
+    pub(super) rows: Rows,
+    pub(super) others: Rows,
     /// The key of the last one, if there is one and it is a text.
     pub(super) last: Option<String>,
 }
 
-enum Rows {
+pub(super) enum Rows {
     /// An array of arrays in JSON (RFC 8259).
     Packed(String),
     /// Each by itself.
@@ -30,38 +31,136 @@ enum Rows {
 }
 
 impl Page {
-    /// Reads the rows of a table for which `which` holds, where the texts stand for `?1`, `?2` and so on. They come in the order
-    /// of their keys.
-    pub(super) async fn read(conn: &mut SqliteConnection, table: &Table, which: &str, texts: &[&str]) -> Result<Self, Error> {
-        let (columns, key) = (table.packed(), table.key());
-        let packed = AssertSqlSafe(format!("SELECT json_group_array(json_array({columns})), max({key}) FROM ({table} {which})"));
-        let packed = texts.iter().fold(sqlx::query_as(packed), |query, text| query.bind(*text));
-        if let Ok((rows, last)) = packed.fetch_one(&mut *conn).await {
-            return Ok(Self { rows: Rows::Packed(rows), last });
+    /// Reads the rows of a table for which `which` holds, where `after` stands for `?1`, in the order of their keys; and of the other
+    /// table, if there is one, those with a key beyond `after` that is none beyond the last of these, in the order of their first two
+    /// columns. In one statement: while it is carried out in another thread, nothing has to be asked anew.
+    pub(super) async fn read(
+        conn: &mut SqliteConnection,
+        table: &Table,
+        other: Option<&Table>,
+        which: &str,
+        after: &str,
+    ) -> Result<Self, Error> {
+        let key = table.key();
+        let rows = |table: &Table, from: &str| format!("(SELECT json_group_array(json_array({})) FROM {from})", table.packed());
+        let of_these = |last: &str| format!("WHERE {key} > ?1 AND {key} <= {last} ORDER BY 1, 2");
+        let others = other.map(|other| rows(other, &format!("({other} {})", of_these(&format!("(SELECT max({key}) FROM these)")))));
+        let packed = format!(
+            "WITH these AS MATERIALIZED ({table} {which}) SELECT {}, (SELECT max({key}) FROM these), {}",
+            rows(table, "these"),
+            others.as_deref().unwrap_or("'[]'")
+        );
+        let packed = sqlx::query_as(AssertSqlSafe(packed)).bind(after).fetch_one(&mut *conn).await;
+        if let Ok((rows, last, others)) = packed {
+            return Ok(Self { rows: Rows::Packed(rows), others: Rows::Packed(others), last });
         }
         // One value that is not what its column is for, or no UTF-8, keeps them all from being packed. Another fault shows again.
-        let apart = AssertSqlSafe(format!("{table} {which}"));
-        let apart = texts.iter().fold(sqlx::query(apart), |query, text| query.bind(*text));
-        let rows = apart.fetch_all(conn).await?;
-        let last = rows.last().and_then(|row| row.try_get(0).ok());
-        Ok(Self { rows: Rows::Apart(rows), last })
+        let rows = sqlx::query(AssertSqlSafe(format!("{table} {which}"))).bind(after).fetch_all(&mut *conn).await?;
+        let last: Option<String> = rows.last().and_then(|row| row.try_get(0).ok());
+        let others = if let (Some(other), Some(last)) = (other, &last) {
+            sqlx::query(AssertSqlSafe(format!("{other} {}", of_these("?2")))).bind(after).bind(last).fetch_all(conn).await?
+        } else {
+            Vec::new()
+        };
+        Ok(Self { rows: Rows::Apart(rows), others: Rows::Apart(others), last })
+    }
+}
+
+impl Rows {
+    /// Reads what was packed.
+    pub(super) fn open(&self) -> Result<Open<'_>, Error> {
+        match self {
+            Self::Packed(rows) => {
+                let opened = serde_json::from_str(rows);
+                Ok(Open::Packed(opened.map_err(|error| damaged(&format!("what SQLite packed is not understood: {error}")))?))
+            }
+            Self::Apart(rows) => Ok(Open::Apart(rows)),
+        }
+    }
+}
+
+/// Rows whose values can be told apart.
+pub(super) enum Open<'a> {
+    Packed(Packed<'a>),
+    Apart(&'a [SqliteRow]),
+}
+
+impl Open<'_> {
+    pub(super) fn rows(&self) -> Vec<Values<'_>> {
+        match self {
+            Self::Packed(packed) => packed.rows().map(Values::Packed).collect(),
+            Self::Apart(rows) => rows.iter().map(Values::Apart).collect(),
+        }
+    }
+}
+
+/// The values of some rows, one behind the other: a vector for each row would be allocated for each client at a start.
+#[derive(Default)]
+pub(super) struct Packed<'a> {
+    values: Vec<Value<'a>>,
+    /// Where each row ends.
+    ends: Vec<usize>,
+}
+
+impl<'a> Packed<'a> {
+    fn rows(&self) -> impl Iterator<Item = &[Value<'a>]> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        begins.zip(&self.ends).map(|(begin, end)| &self.values[*begin..*end])
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Packed<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(AllRows(Packed::default()))
+    }
+}
+
+struct AllRows<'a>(Packed<'a>);
+
+impl<'de: 'a, 'a> Visitor<'de> for AllRows<'a> {
+    type Value = Packed<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rows")
     }
 
-    pub(super) fn rows(&self) -> Result<Vec<Values<'_>>, Error> {
-        match &self.rows {
-            Rows::Packed(rows) => {
-                let rows: Vec<_> =
-                    serde_json::from_str(rows).map_err(|error| damaged(&format!("what SQLite packed is not understood: {error}")))?;
-                Ok(rows.into_iter().map(Values::Packed).collect())
-            }
-            Rows::Apart(rows) => Ok(rows.iter().map(Values::Apart).collect()),
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<Packed<'a>, A::Error> {
+        while rows.next_element_seed(OneRow(&mut self.0.values))?.is_some() {
+            self.0.ends.push(self.0.values.len());
         }
+        Ok(self.0)
+    }
+}
+
+/// Puts the values of a row behind those that are there.
+struct OneRow<'v, 'a>(&'v mut Vec<Value<'a>>);
+
+impl<'de: 'a, 'a> DeserializeSeed<'de> for OneRow<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_seq(self)
+    }
+}
+
+impl<'de: 'a, 'a> Visitor<'de> for OneRow<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<(), A::Error> {
+        while let Some(value) = values.next_element()? {
+            self.0.push(value);
+        }
+        Ok(())
     }
 }
 
 /// One row.
 pub(super) enum Values<'a> {
-    Packed(Vec<Value<'a>>),
+    Packed(&'a [Value<'a>]),
     Apart(&'a SqliteRow),
 }
 
@@ -214,9 +313,9 @@ mod tests {
                 values[at] = odd;
                 let put = format!("DELETE FROM {name}; INSERT INTO {name} VALUES ({})", values.join(", "));
                 sqlx::raw_sql(AssertSqlSafe(put)).execute(&mut conn).await.unwrap();
-                let page = Page::read(&mut conn, &table, "", &[]).await.unwrap();
+                let page = Page::read(&mut conn, &table, None, "WHERE ?1 = ''", "").await.unwrap();
                 let row = sqlx::query(AssertSqlSafe(select.clone())).fetch_one(&mut conn).await.unwrap();
-                let (is, by_itself) = (packed(&page.rows().unwrap()[0]).ok(), apart(&row).ok());
+                let (is, by_itself) = (packed(&page.rows.open().unwrap().rows()[0]).ok(), apart(&row).ok());
                 assert_eq!(is, by_itself, "{values:?}");
                 understood += usize::from(is.is_some());
             }
