@@ -137,21 +137,23 @@ pub fn document() -> Document {
 
 /// The paths under `/v1`, which nobody reaches without a management token, and the document, which everybody may read.
 pub(super) fn router(api: Arc<Api>) -> Router {
-    let document = Arc::new(document());
-    trusting(&api)
+    let (paths, document) = trusting(&api);
+    let document = Arc::new(document);
+    paths
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
         .layer(DefaultBodyLimit::max(CONTENT))
         .with_state(api)
         .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
 }
 
-/// The paths for those who are known already.
-pub(super) fn trusting(api: &Arc<Api>) -> Router<Arc<Api>> {
-    let (paths, _) = described().split_for_parts();
-    paths
+/// The paths for those who are known already, and the document.
+pub(super) fn trusting(api: &Arc<Api>) -> (Router<Arc<Api>>, Document) {
+    let (paths, document) = described().split_for_parts();
+    let paths = paths
         .route_layer(middleware::from_fn_with_state(Arc::clone(api), changed))
         .route_layer(middleware::from_fn_with_state(Arc::clone(api), idempotency::once))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(api), attempts::note))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), attempts::note));
+    (paths, document)
 }
 
 async fn changed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {

@@ -19,8 +19,8 @@ impl<T: Send + Sync + 'static> Later<T> {
         Arc::new(Self { made: OnceLock::new(), make: Box::new(make) })
     }
 
-    /// Has it made from now on, on a thread of `runtime` where that may block.
-    pub fn begin(self: &Arc<Self>, runtime: &Handle) {
+    /// Has it made from now on, on a thread of `runtime` where that may block, and then does what is `next`.
+    pub fn begin(self: &Arc<Self>, runtime: &Handle, next: impl FnOnce() + Send + 'static) {
         let this = Arc::clone(self);
         runtime.spawn_blocking(move || {
             let made = catch_unwind(AssertUnwindSafe(|| {
@@ -32,6 +32,7 @@ impl<T: Send + Sync + 'static> Later<T> {
                     "the certificates that the system trusts cannot be read, and requests with content or to upstreams with TLS fail: repair ca-certificates, or what SSL_CERT_FILE names, and start again"
                 );
             }
+            next();
         });
     }
 
@@ -66,7 +67,7 @@ mod tests {
         let counted = Arc::clone(&made);
         let later = Later::new(move || counted.fetch_add(1, Ordering::SeqCst));
         assert_eq!(made.load(Ordering::SeqCst), 0);
-        later.begin(&Handle::current());
+        later.begin(&Handle::current(), || ());
         let got = join_all((0..20).map(|_| later.get())).await;
         assert!(got.iter().all(|got| **got == 0));
         assert_eq!(made.load(Ordering::SeqCst), 1);

@@ -117,8 +117,9 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
         let filter = Filter { shared: Arc::clone(&behind), tunnels: Arc::clone(&tunnels) };
         Arc::new(http_proxy(&conf, filter))
     });
-    proxy.begin(&runtimes[0]);
-    connector.begin(&runtimes[0]);
+    // One after the other, so that they leave a processor to those who ask already.
+    let (then, runtime) = (Arc::clone(&connector), runtimes[0].clone());
+    proxy.begin(&runtimes[0], move || then.begin(&runtime, || ()));
     let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, connector, options: HttpServerOptions::default() });
     // A connection is used by the thread that made it: it is told of what arrives there.
     let pools: Vec<_> = runtimes.iter().map(|_| Arc::<Pool>::default()).collect();
