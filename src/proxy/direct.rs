@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Version};
-use pingora::http::ResponseHeader;
+use http::{Method, Response, Version};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v2::server::HttpSession;
 use pingora::{Error, ErrorType, Result, RetryType};
@@ -64,7 +63,11 @@ impl Client<'_> {
                 *out = header;
                 Ok(())
             }
-            (Self::Http2(session), Told::Http2(header)) => session.write_response_header(header, end),
+            (Self::Http2(session), Told::Http2(status, fields)) => {
+                let (mut header, ()) = Response::new(()).into_parts();
+                (header.status, header.headers) = (status, fields);
+                session.write_response_header(Box::new(header.into()), end)
+            }
             _ => Err(refused()),
         }
     }
@@ -282,7 +285,7 @@ impl Direct<'_> {
 
         let mut told = match self.client {
             Client::Http1(_) => Told::Http1(Vec::with_capacity(ROOM)),
-            Client::Http2(_) => Told::Http2(Box::new(ResponseHeader::build_no_case(200, Some(16))?)),
+            Client::Http2(_) => Told::http2(),
         };
         let mut input = BytesMut::with_capacity(ROOM);
         let answer = loop {
@@ -299,11 +302,12 @@ impl Direct<'_> {
         context.status = answer.status;
         context.attempts.answered(upstream, answer.status);
         self.last |= shared.stopping();
-        told.field(b"X-Request-Id", context.request_id.as_bytes())?;
+        told.once(b"X-Request-Id", context.request_id.as_bytes())?;
         if let Some(quota) = &context.quota {
-            respond::quota_fields(quota, |name, value| told.field(name.as_bytes(), value))?;
+            respond::quota_fields(quota, |name, value| told.once(name.as_bytes(), value))?;
         }
-        if !answer.dated {
+        // pingora says it itself over HTTP/2.
+        if !answer.dated && !self.client.is_http2() {
             date::with(|date| told.field(b"Date", date))?;
         }
         if self.last && !self.client.is_http2() {
