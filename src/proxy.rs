@@ -28,6 +28,7 @@ mod peer;
 mod pool;
 mod request;
 mod respond;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod timer;

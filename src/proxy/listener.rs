@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use pingora::apps::HttpServerOptions;
 use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::proxy::http_proxy;
@@ -120,7 +119,7 @@ pub fn start_on(listeners: Vec<Bound>, shared: Shared, shutdown: &watch::Receive
     // One after the other, so that they leave a processor to those who ask already.
     let (then, runtime) = (Arc::clone(&connector), runtimes[0].clone());
     proxy.begin(&runtimes[0], move || then.begin(&runtime, || ()));
-    let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, connector, options: HttpServerOptions::default() });
+    let plane = Arc::new(Plane { shared: Arc::clone(&shared), proxy, connector });
     // A connection is used by the thread that made it: it is told of what arrives there.
     let pools: Vec<_> = runtimes.iter().map(|_| Arc::<Pool>::default()).collect();
     for (runtime, pool) in runtimes.iter().zip(&pools) {
@@ -244,5 +243,5 @@ async fn serve(
             Err(_) => return,
         },
     };
-    Connection::new(plane, pool, peer.ip().to_canonical(), secure).serve(stream, shutdown).await;
+    Connection::new(plane, pool, peer.ip().to_canonical(), secure, shutdown).serve(stream).await;
 }

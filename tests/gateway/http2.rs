@@ -199,6 +199,24 @@ async fn a_stream_over_the_hundredth_is_refused() {
     assert_eq!(outcome(1, &mut stream).await, Outcome::Answered(0x88));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_thirty_second_malformed_request_ends_its_connection() {
+    let world = World::new().await;
+    let mut stream = TcpStream::connect(world.address()).await.unwrap();
+    stream.write_all(&preface()).await.unwrap();
+    let malformed = block(&with(&[("host", "other.test")]));
+    for id in (1..=61).step_by(2) {
+        stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, id, &malformed)).await.unwrap();
+        assert!(matches!(outcome(id, &mut stream).await, Outcome::Answered(0x8c)), "{id}");
+    }
+    // What is in order is answered until then.
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 63, &block(&GET))).await.unwrap();
+    assert_eq!(outcome(63, &mut stream).await, Outcome::Answered(0x88));
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 65, &malformed)).await.unwrap();
+    while next_frame(&mut stream).await.is_some() {}
+    assert_eq!(world.upstream.take().len(), 1);
+}
+
 const FLOOD: u32 = 10_000;
 
 /// A connection's worth of frames, by what they are.
