@@ -47,7 +47,6 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The embedded store.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
-    pool: SqlitePool,
     shared: Arc<Shared>,
 }
 
@@ -55,6 +54,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
+    pool: SqlitePool,
     file: Watched,
     schema: Schema,
     sound: Sound,
@@ -99,12 +99,13 @@ impl SqliteStore {
         let shared = Shared {
             path: path.to_owned(),
             sound: Sound::new(path.to_owned(), pool.clone()),
+            pool,
             file: Watched::new(path.to_owned())?,
             schema,
             serving: Mutex::new(None),
             writing: tokio::sync::Mutex::new(()),
         };
-        Ok(Self { pool, shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The database file.
@@ -114,14 +115,14 @@ impl SqliteStore {
 
     /// Closes every connection of the store; feeds have their own.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.shared.pool.close().await;
     }
 
     /// A connection to what is known to be the file at the path.
     async fn conn(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, Error> {
         self.shared.sound.check().await?;
         self.shared.file.check()?;
-        Ok(self.pool.acquire().await?)
+        Ok(self.shared.pool.acquire().await?)
     }
 
     fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {

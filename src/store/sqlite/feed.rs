@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteSynchronous};
+use sqlx::sqlite::SqliteConnection;
 use sqlx::{ConnectOptions, Connection};
 
 use super::barrier::wait_for;
@@ -60,9 +60,13 @@ impl SqliteFeed {
     /// Opens the connection; nobody waits for this node yet.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         shared.file.check()?;
-        // NORMAL: an acknowledgement need not survive a power cut, so it need not wait for the disk. What others
-        // commit is synced by them.
-        let conn = open::options(&shared.path, super::BUSY).synchronous(SqliteSynchronous::Normal).connect().await?;
+        // At a start there is one that has just looked at the file, and has read its schema.
+        let mut conn = match shared.pool.try_acquire() {
+            Some(conn) => conn.detach(),
+            None => open::options(&shared.path, super::BUSY).connect().await?,
+        };
+        // An acknowledgement need not survive a power cut, so it need not wait for the disk. What others commit is synced by them.
+        sqlx::raw_sql("PRAGMA synchronous = NORMAL").execute(&mut conn).await?;
         Ok(Self {
             shared,
             conn,

@@ -27,7 +27,7 @@ impl SqliteStore {
         self.shared.sound.check().await?;
         let turn = self.shared.writing.lock().await;
         self.shared.file.check()?;
-        Ok(SqliteWrite { store: self, transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
+        Ok(SqliteWrite { store: self, transaction: self.shared.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
     }
 
     /// Had the file been moved away meanwhile, the change would be in a file that nobody reads any more.
