@@ -101,8 +101,8 @@ fn connections() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("what is allowed can be had");
     let dir = tempfile::tempdir().expect("a temporary folder");
     let world = tokio::runtime::Runtime::new().expect("a runtime").block_on(world::World::new(dir.path()));
-    let ours = ours::gateway(&world, floor::upstream());
     let work = load::Work { path: "/billing/invoices", credentials: Arc::clone(&world.keys), status: 200, tls: None };
+    let ours = ours::gateway(&world, floor::upstream(), &work);
     println!("\n| connections that are idle beside 32 that are not | CPU µs a request, median (range) | to the first |\n|---|---|---|");
     let mut first = None;
     let mut held = Vec::new();

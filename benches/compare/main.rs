@@ -122,8 +122,8 @@ fn tasks(programs: &mut Vec<Program>, world: &World, upstream: SocketAddr, envoy
     add(0, "forward", plain, work(PATH, &world.keys, 200, false));
     add(0, "forward, TLS and HTTP/2", secure, work(PATH, &world.keys, 200, true));
 
-    let ours = ours::gateway(world, upstream);
     let key = work(PATH, &world.keys, 200, false);
+    let ours = ours::gateway(world, upstream, &key);
     programs.push(Program::new("sigmagate", env!("CARGO_PKG_VERSION"), ours.running, ours.plain, &key));
     add(1, "forward", ours.plain, work("/docs/x", &world.keys, 200, false));
     add(1, "key 200", ours.plain, work(PATH, &world.keys, 200, false));

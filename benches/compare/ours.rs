@@ -6,6 +6,7 @@ use std::process::Command;
 
 use base64::Engine;
 
+use super::load::{self, Work};
 use super::process::{Running, free};
 use super::world::{AUDIENCE, ISSUER, PREFIXES, World};
 
@@ -15,8 +16,8 @@ pub struct Ours {
     pub secure: SocketAddr,
 }
 
-/// Starts it, with one thread for applications.
-pub fn gateway(world: &World, upstream: SocketAddr) -> Ours {
+/// Starts it, with one thread for applications, not for the first time: this is what it answers then.
+pub fn gateway(world: &World, upstream: SocketAddr, work: &Work) -> Ours {
     let scopes = PREFIXES.map(|prefix| format!("\"{prefix}\"")).join(", ");
     let mut routes = format!("scopes = [{scopes}]\n[upstreams.core]\nservers = [\"http://{upstream}\"]\n");
     for prefix in PREFIXES {
@@ -37,8 +38,14 @@ pub fn gateway(world: &World, upstream: SocketAddr) -> Ours {
     );
     std::fs::write(world.dir.join("routes.toml"), routes).expect("the folder is writable");
     std::fs::write(world.dir.join("gateway.toml"), settings).expect("the folder is writable");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
-    command.arg("serve").arg("--config").arg(world.dir.join("gateway.toml"));
-    let running = Running::start("the gateway", &mut command, &[plain, secure]).expect("the gateway runs");
-    Ours { running, plain, secure }
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sigmagate"));
+        command.arg("serve").arg("--config").arg(world.dir.join("gateway.toml"));
+        Running::start("the gateway", &mut command, &[plain, secure]).expect("the gateway runs")
+    };
+    // The first start of all makes the key that signs tokens, once the whole database has been looked at.
+    let first = start();
+    load::first(plain, work);
+    first.stop();
+    Ours { running: start(), plain, secure }
 }

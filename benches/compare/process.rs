@@ -46,6 +46,13 @@ impl Running {
         Some(running)
     }
 
+    /// Asks it to end, and waits until it has.
+    pub fn stop(mut self) {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        assert!(asked.is_ok_and(|asked| asked.success()), "it runs");
+        self.child.wait().expect("a child of this process");
+    }
+
     /// How long ago it was started.
     pub fn age(&self) -> Duration {
         self.begun.elapsed()
