@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sqlx::Sqlite;
-use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions, Connection, Sqlite};
 
 use self::fault::explain;
 use self::feed::SqliteFeed;
@@ -56,6 +56,8 @@ struct Shared {
     path: PathBuf,
     pool: SqlitePool,
     file: Watched,
+    /// The first connection, which has read the schema and looked at it, and what was beside the file then; for the first feed.
+    first: Mutex<Option<(SqliteConnection, [Watched; 2])>>,
     schema: Schema,
     sound: Sound,
     /// Held from the first registration until the node leaves or the process ends, not just while a feed lives: when a
@@ -83,24 +85,26 @@ impl SqliteStore {
     }
 
     async fn connect(path: &Path, migrate: bool, busy: Duration) -> Result<Self, Error> {
+        // Before any connection to it, so that each is known to be to this file.
+        let file = Watched::new(path.to_owned())?;
         let options = open::options(path, busy);
-        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
         let ready = async {
-            let pool = pool.connect_with(options).await?;
-            let mut conn = pool.acquire().await?;
+            let mut conn = options.connect().await?;
             open::make_ready(path, &mut conn, migrate).await?;
-            Ok::<_, Error>((pool, conn))
+            Ok::<_, Error>(conn)
         };
         // Each has a thread of its own.
         let (schema, ready) = tokio::join!(Schema::expected(), ready);
-        let (schema, (pool, mut conn)) = (schema?, ready?);
+        let (schema, mut conn) = (schema?, ready?);
         schema.verify(path, &mut conn).await?;
-        drop(conn);
+        let first = (conn, Watched::beside(path)?);
+        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options);
         let shared = Shared {
             path: path.to_owned(),
             sound: Sound::new(path.to_owned(), pool.clone()),
             pool,
-            file: Watched::new(path.to_owned())?,
+            file,
+            first: Mutex::new(Some(first)),
             schema,
             serving: Mutex::new(None),
             writing: tokio::sync::Mutex::new(()),
@@ -115,6 +119,11 @@ impl SqliteStore {
 
     /// Closes every connection of the store; feeds have their own.
     pub async fn close(&self) {
+        let first = self.shared.first.lock().take();
+        if let Some((first, _)) = first {
+            // What cannot be closed in order is closed all the same.
+            let _ = first.close().await;
+        }
         self.shared.pool.close().await;
     }
 

@@ -1,6 +1,5 @@
 //! A node's line to the change log.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use sqlx::{ConnectOptions, Connection};
 use super::barrier::wait_for;
 use super::changes::{batch, read_all};
 use super::fault::{explain, is_busy, unusable};
-use super::lock::{ServeLock, Watched};
+use super::lock::{ServeLock, Watched, beside};
 use super::written::Written;
 use super::{LEASE, Shared, open, tokens, write};
 use crate::clock::{BootTime, boot_time, now};
@@ -30,7 +29,7 @@ const STARTING_BUSY: &str = "PRAGMA busy_timeout = 5000";
 /// A dedicated connection, and what is known of the database through it.
 pub(super) struct SqliteFeed {
     shared: Arc<Shared>,
-    conn: SqliteConnection,
+    pub(super) conn: SqliteConnection,
     /// This node's row, once registered.
     node: Option<String>,
     /// The files that must stay what they were at registration.
@@ -60,9 +59,10 @@ impl SqliteFeed {
     /// Opens the connection; nobody waits for this node yet.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         shared.file.check()?;
-        // At a start there is one that has just looked at the file, and has read its schema.
-        let mut conn = match shared.pool.try_acquire() {
-            Some(conn) => conn.detach(),
+        // Another one would read the schema anew, at a start. It may be to files that were removed since.
+        let first = shared.first.lock().take().filter(|(_, files)| files.iter().all(|file| file.check().is_ok()));
+        let mut conn = match first {
+            Some((conn, _)) => conn,
             None => open::options(&shared.path, super::BUSY).connect().await?,
         };
         // An acknowledgement need not survive a power cut, so it need not wait for the disk. What others commit is synced by them.
@@ -128,7 +128,7 @@ impl SqliteFeed {
         sqlx::raw_sql(SERVING_BUSY).execute(&mut self.conn).await?;
         // Were the log beside the database removed, others would write a new one that this connection never reads.
         self.watched = watched(&self.shared)?;
-        self.written = Some(Written::to(&beside(&self.shared, "-wal")?));
+        self.written = Some(Written::to(&beside(&self.shared.path, "-wal")?));
         self.node = Some(node.clone());
         self.seen = None;
         self.unacknowledged = None;
@@ -335,19 +335,9 @@ async fn standing(shared: &Shared, node: Option<&str>, conn: &mut SqliteConnecti
 
 /// The database, the two files that SQLite keeps beside it, and the serve lock.
 fn watched(shared: &Shared) -> Result<Vec<Watched>, Error> {
-    let mut files = vec![shared.file.clone()];
-    for path in [beside(shared, "-wal")?, beside(shared, "-shm")?, ServeLock::path(&shared.path)] {
-        files.push(Watched::new(path)?);
-    }
+    let mut files = vec![shared.file.clone(), Watched::new(ServeLock::path(&shared.path))?];
+    files.extend(Watched::beside(&shared.path)?);
     Ok(files)
-}
-
-/// A file of SQLite's beside the database: it follows links before it names them.
-fn beside(shared: &Shared, suffix: &str) -> Result<PathBuf, Error> {
-    let real = shared.path.canonicalize().map_err(|error| unusable(format!("`{}` is gone: {error}", shared.path.display())))?;
-    let mut path = real.into_os_string();
-    path.push(suffix);
-    Ok(path.into())
 }
 
 fn lease_ms(grace: Duration) -> i64 {

@@ -47,6 +47,11 @@ impl Watched {
         }
     }
 
+    /// Watches the two files that SQLite keeps beside a database that is open.
+    pub(super) fn beside(database: &Path) -> Result<[Self; 2], Error> {
+        Ok([Self::new(beside(database, "-wal")?)?, Self::new(beside(database, "-shm")?)?])
+    }
+
     /// Whether it is still there, and the same.
     pub(super) fn check(&self) -> Result<(), Error> {
         let file = self.path.display();
@@ -56,6 +61,14 @@ impl Watched {
             Err(error) => Err(unusable(format!("`{file}` was removed while in use ({error}): put it back and start again"))),
         }
     }
+}
+
+/// A file of SQLite's beside a database: it follows links before it names them.
+pub(super) fn beside(database: &Path, suffix: &str) -> Result<PathBuf, Error> {
+    let real = database.canonicalize().map_err(|error| unusable(format!("`{}` is gone: {error}", database.display())))?;
+    let mut path = real.into_os_string();
+    path.push(suffix);
+    Ok(path.into())
 }
 
 /// The lock that the one gateway on this database holds for as long as its process lives. The system lets go of it when

@@ -387,6 +387,27 @@ async fn a_feed_that_cannot_prove_itself_current_fails() {
 }
 
 #[tokio::test]
+async fn a_feed_takes_the_first_connection_only_while_its_files_are_there() {
+    let world = World::new().await;
+    for (replaced, taken) in [(None, 1), (Some("gateway.db-wal"), 0), (Some("gateway.db-shm"), 0)] {
+        let store = world.reopen(false).await.unwrap();
+        let (mut first, files) = store.shared.first.lock().take().unwrap();
+        run_sql(&mut first, "CREATE TEMP TABLE mark (n)").await.unwrap();
+        *store.shared.first.lock() = Some((first, files));
+        if let Some(file) = replaced.map(|file| world.dir.path().join(file)) {
+            let copy = file.with_extension("copy");
+            std::fs::copy(&file, &copy).unwrap();
+            std::fs::rename(&copy, &file).unwrap();
+        }
+        for marked in [taken, 0] {
+            let mut feed = SqliteFeed::open(Arc::clone(&store.shared)).await.unwrap();
+            let marks: i64 = sqlx::query_scalar("SELECT count(*) FROM temp.sqlite_master").fetch_one(&mut feed.conn).await.unwrap();
+            assert_eq!(marks, marked, "{replaced:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn pruned_changes_are_a_gap() {
     let (world, _) = World::furnished().await;
     let (mut feed, head) = follow(&*world.store).await;
