@@ -34,9 +34,9 @@ use crate::access::Denial;
 use crate::clock;
 use crate::route::MethodSet;
 
-/// As many as pingora's own default, said here because it is a promise.
-const STREAMS: u32 = 100;
-/// How many malformed requests end a connection (CVE-2025-8671 and its like: each of them is work that costs its sender nothing).
+/// How many requests are carried at once. As many as pingora's own default, said here because it is a promise.
+const STREAMS: usize = 100;
+/// How many malformed requests end a connection: each of them is work that costs its sender nothing (CVE-2025-8671).
 const MALFORMED: usize = 32;
 
 /// What the streams of a connection have in common.
@@ -76,7 +76,7 @@ pub async fn serve(connection: &Connection, guard: Guard) {
 
 fn options(settings: &Settings) -> H2Options {
     let mut options = default_h2_options();
-    options.max_concurrent_streams(STREAMS);
+    options.max_concurrent_streams(u32::try_from(STREAMS).unwrap_or(u32::MAX));
     options.max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX));
     options
 }
@@ -99,28 +99,37 @@ impl Streams<'_> {
                 // The client is told, and what it asks until it has heard is answered still (RFC 9113 §6.8).
                 http2.graceful_shutdown();
             }
-            // First: what they write goes out with what the connection does next.
-            carry(&mut requests, cx);
-            let before = requests.len();
-            while malformed < MALFORMED {
-                // Begun anew each time: what it waits for is in the connection.
-                let accepted = pin!(HttpSession::from_h2_conn(&mut http2, Arc::clone(digest)));
-                match accepted.poll(cx) {
-                    Poll::Ready(Ok(Some(H2Accept::Session(session)))) => requests.push(self.request(session)),
-                    Poll::Ready(Ok(Some(H2Accept::Rejected))) => malformed += 1,
-                    // A client that is gone most often just is.
-                    Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
-                    Poll::Pending => {
-                        if requests.len() > before {
-                            // What they write has this task woken again.
-                            carry(&mut requests, cx);
+            loop {
+                // First: what they write goes out with what the connection does next.
+                carry(&mut requests, cx);
+                let before = requests.len();
+                let full = loop {
+                    if requests.len() >= STREAMS {
+                        // A stream that is reset makes room for another one long before its request is over. What is reset while it
+                        // waits here, h2 counts (CVE-2023-44487).
+                        match http2.poll_closed(cx) {
+                            Poll::Ready(_) => return Poll::Ready(()),
+                            Poll::Pending => break true,
                         }
-                        return Poll::Pending;
                     }
+                    // Begun anew each time: what it waits for is in the connection.
+                    let accepted = pin!(HttpSession::from_h2_conn(&mut http2, Arc::clone(digest)));
+                    match accepted.poll(cx) {
+                        Poll::Ready(Ok(Some(H2Accept::Session(session)))) => requests.push(self.request(session)),
+                        Poll::Ready(Ok(Some(H2Accept::Rejected))) if malformed + 1 < MALFORMED => malformed += 1,
+                        // A client that is gone most often just is.
+                        Poll::Ready(Ok(Some(H2Accept::Rejected) | None) | Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => break false,
+                    }
+                };
+                if requests.len() > before {
+                    // What they write has this task woken again.
+                    carry(&mut requests, cx);
+                }
+                if !full || requests.len() >= STREAMS {
+                    return Poll::Pending;
                 }
             }
-            tracing::debug!(peer = %self.connection.peer, "a connection with too many malformed requests is closed");
-            Poll::Ready(())
         })
         .await;
         drop(http2);
@@ -184,7 +193,8 @@ impl Streams<'_> {
         if let Ok(reply) = Reply::new(&denial, &request_id, None)
             && session.write_response_header(reply.header, false).is_ok()
         {
-            // A client that is gone was not to be told anything else.
+            // A client that is gone was not to be told anything else, nor is one that does not read.
+            session.write_timeout = Some(self.connection.plane.shared.settings.write_timeout);
             let _ = session.write_body(reply.body, true).await;
         }
         self.connection.record("HTTP/2", "CONNECT", "", &request_id, &denial);

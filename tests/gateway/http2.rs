@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -197,6 +198,35 @@ async fn a_stream_over_the_hundredth_is_refused() {
     // Its neighbours go on.
     stream.write_all(&frame(DATA, END_STREAM, 1, b"hello")).await.unwrap();
     assert_eq!(outcome(1, &mut stream).await, Outcome::Answered(0x88));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_reset_is_carried_no_more_than_a_hundred_times_at_once() {
+    // The upstream never answers.
+    let world = World::with("", &ROUTES.replace("response_timeout_ms = 200", "response_timeout_ms = 60000")).await;
+    let app = &world.apps["billing"];
+    let credential = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", app.id, app.secret));
+    let mut slow = changed(":path", "/slow");
+    let authorization = format!("Basic {credential}");
+    slow.push(("authorization", authorization.leak()));
+    let mut stream = TcpStream::connect(world.address()).await.unwrap();
+    stream.write_all(&preface()).await.unwrap();
+    let mut ended = None;
+    for id in (1..=301).step_by(2) {
+        let begun = [frame(HEADERS, END_HEADERS | END_STREAM, id, &block(&slow)), frame(PING, 0, 0, &id.to_be_bytes().repeat(2))].concat();
+        // It is not reset before the gateway has taken it up.
+        let taken = async {
+            stream.write_all(&begun).await.ok()?;
+            while next_frame(&mut stream).await?.0 != PING {}
+            stream.write_all(&frame(RST_STREAM, 0, id, &8_u32.to_be_bytes())).await.ok()
+        };
+        if taken.await.is_none() {
+            ended = Some(id);
+            break;
+        }
+    }
+    assert!(ended.is_some(), "{} requests", world.upstream.take().len());
+    assert!(world.upstream.take().len() <= 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
