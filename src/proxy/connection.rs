@@ -78,7 +78,8 @@ impl Connection {
         let slot = Slot::default();
         let guard = Guard::new(io, Some(Arc::clone(&slot)));
         if guard.alpn_http2() {
-            return streams::serve(&self, guard.into_http2()).await;
+            // Boxed, as below: a connection of HTTP/1.1 has no room to spare for it.
+            return Box::pin(streams::serve(&self, guard.into_http2())).await;
         }
         let mut guard = Box::new(guard);
         let settings = &self.plane.shared.settings;
@@ -96,7 +97,7 @@ impl Connection {
             }
             let bytes = match timer.within(settings.header_timeout, guard.header(&limits, first && !self.secure)).await {
                 Some(Arrival::Header(bytes)) => bytes,
-                Some(Arrival::Http2) => return streams::serve(&self, *guard).await,
+                Some(Arrival::Http2) => return Box::pin(streams::serve(&self, *guard)).await,
                 Some(Arrival::Closed) => return,
                 Some(Arrival::Refused(denial)) => return self.refuse(*guard, &denial, &slot).await,
                 None => return self.refuse(*guard, &Denial::RequestTimeout, &slot).await,
@@ -287,7 +288,7 @@ async fn stopped(mut shutdown: watch::Receiver<bool>) {
 }
 
 /// What becomes of a request; what panics in it ends here.
-pub async fn caught(scope: &Scope, serving: Pin<&mut impl Future<Output = Served>>) -> Served {
+async fn caught(scope: &Scope, serving: Pin<&mut impl Future<Output = Served>>) -> Served {
     AssertUnwindSafe(serving).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(peer = %scope.peer, "a request panicked");
         Served::Close

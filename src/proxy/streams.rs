@@ -3,14 +3,16 @@
 //! Its streams are carried by the task of the connection: what they answer goes out together, and none is handed from task to task.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderValue, Method, Version};
 use parking_lot::Mutex;
 use pingora::protocols::http::ServerSession;
@@ -19,7 +21,7 @@ use pingora::protocols::{Digest, GetSocketDigest, Stream, UniqueID};
 use tokio::time::{Instant, sleep_until};
 
 use super::bare::Bare;
-use super::connection::{Connection, caught};
+use super::connection::Connection;
 use super::cork::cork;
 use super::direct::{self, Client, Course, Direct, Served};
 use super::guard::Guard;
@@ -101,7 +103,7 @@ impl Streams<'_> {
             }
             loop {
                 // First: what they write goes out with what the connection does next.
-                carry(&mut requests, cx);
+                self.carry(&mut requests, cx);
                 let before = requests.len();
                 let full = loop {
                     if requests.len() >= STREAMS {
@@ -115,7 +117,9 @@ impl Streams<'_> {
                     // Begun anew each time: what it waits for is in the connection.
                     let accepted = pin!(HttpSession::from_h2_conn(&mut http2, Arc::clone(digest)));
                     match accepted.poll(cx) {
-                        Poll::Ready(Ok(Some(H2Accept::Session(session)))) => requests.push(self.request(session)),
+                        Poll::Ready(Ok(Some(H2Accept::Session(session)))) => {
+                            requests.push(AssertUnwindSafe(self.request(session)).catch_unwind());
+                        }
                         Poll::Ready(Ok(Some(H2Accept::Rejected))) if malformed + 1 < MALFORMED => malformed += 1,
                         // A client that is gone most often just is.
                         Poll::Ready(Ok(Some(H2Accept::Rejected) | None) | Err(_)) => return Poll::Ready(()),
@@ -124,7 +128,7 @@ impl Streams<'_> {
                 };
                 if requests.len() > before {
                     // What they write has this task woken again.
-                    carry(&mut requests, cx);
+                    self.carry(&mut requests, cx);
                 }
                 if !full || requests.len() >= STREAMS {
                     return Poll::Pending;
@@ -134,37 +138,50 @@ impl Streams<'_> {
         .await;
         drop(http2);
         // What is under way is told, and ends.
-        while requests.next().await.is_some() {}
+        std::future::poll_fn(|cx| {
+            self.carry(&mut requests, cx);
+            if requests.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
-    /// Carries one request; what panics in it ends here.
+    /// Lets each request that something has happened to go on; what panics in it ends here.
+    fn carry(&self, requests: &mut FuturesUnordered<impl Future<Output = thread::Result<()>>>, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(carried)) = requests.poll_next_unpin(cx) {
+            if carried.is_err() {
+                tracing::error!(peer = %self.connection.peer, "a request panicked");
+            }
+        }
+    }
+
+    /// Carries one request.
     async fn request(&self, mut session: HttpSession) {
         self.active.fetch_add(1, Ordering::AcqRel);
         self.begun.fetch_add(1, Ordering::AcqRel);
         let _active = Leave(self);
         let connection = self.connection;
         let scope = Arc::new(Scope::new(connection.peer, connection.secure));
-        let served = {
-            let serving = pin!(async {
-                if session.req_header().method == Method::CONNECT {
-                    return self.refuse_connect(&mut session).await;
-                }
-                if !session.is_body_done() {
-                    return Served::TheLongWay;
-                }
-                let last = self.timers.lock().pop();
-                let mut timer = last.unwrap_or_else(Timer::new);
-                let served = self.direct(&mut session, &mut timer, &scope).await;
-                self.timers.lock().push(timer);
-                served
-            });
-            caught(&scope, serving).await
-        };
+        let served = self.the_short_way(&mut session, &scope).await;
         if matches!(served, Served::TheLongWay) {
             // Boxed: it is large, and most requests go another way.
             Box::pin(connection.request(ServerSession::new_http2(session), &scope)).await;
             scope.give_up();
         }
+    }
+
+    /// Serves a request without content, if it is one of most.
+    async fn the_short_way(&self, session: &mut HttpSession, scope: &Arc<Scope>) -> Served {
+        if session.req_header().method == Method::CONNECT {
+            return self.refuse_connect(session).await;
+        }
+        if !session.is_body_done() {
+            return Served::TheLongWay;
+        }
+        let last = self.timers.lock().pop();
+        let mut timer = last.unwrap_or_else(Timer::new);
+        let served = self.direct(session, &mut timer, scope).await;
+        self.timers.lock().push(timer);
+        served
     }
 
     async fn direct(&self, session: &mut HttpSession, timer: &mut Timer, scope: &Arc<Scope>) -> Served {
@@ -218,11 +235,6 @@ impl Streams<'_> {
             sleep_until(deadline).await;
         }
     }
-}
-
-/// Lets each request that something has happened to go on.
-fn carry(requests: &mut FuturesUnordered<impl Future<Output = ()>>, cx: &mut Context<'_>) {
-    while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {}
 }
 
 /// Takes note of the end of a request, also of one that is dropped.
