@@ -198,6 +198,20 @@ async fn a_panic_ends_one_request_alone() {
 }
 
 #[tokio::test]
+async fn a_panic_ends_one_stream_of_its_connection_alone() {
+    let world = World::start().await;
+    let (mut client, connection) = h2::client::handshake(tokio::net::TcpStream::connect(world.address).await.unwrap()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (path, want) in [("/open", Some(200)), ("/open/panic", None), ("/open", Some(200))] {
+        client = client.ready().await.unwrap();
+        let request = http::Request::get(format!("http://{}{path}", world.address)).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        assert_eq!(answer.await.ok().map(|answer| answer.status().as_u16()), want, "{path}");
+    }
+    connection.abort();
+}
+
+#[tokio::test]
 async fn slow_and_silent_clients_are_closed() {
     let short = Duration::from_millis(200);
     let settings = Settings { header_timeout: short, idle_timeout: short, body_timeout: short, ..Settings::default() };
