@@ -2,6 +2,7 @@
 
 mod barrier;
 mod changes;
+mod connections;
 mod fault;
 mod feed;
 mod ledger;
@@ -23,9 +24,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sqlx::sqlite::{SqliteConnection, SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Connection, Sqlite};
+use sqlx::pool::PoolConnection;
+use sqlx::{ConnectOptions, Sqlite};
 
+use self::connections::Connections;
 use self::fault::explain;
 use self::feed::SqliteFeed;
 use self::lock::{ServeLock, Watched};
@@ -54,10 +56,7 @@ pub struct SqliteStore {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    pool: SqlitePool,
-    file: Watched,
-    /// The first connection, which has read the schema and looked at it, and what was beside the file then; for the first feed.
-    first: Mutex<Option<(SqliteConnection, [Watched; 2])>>,
+    connections: Arc<Connections>,
     schema: Schema,
     sound: Sound,
     /// Held from the first registration until the node leaves or the process ends, not just while a feed lives: when a
@@ -97,14 +96,11 @@ impl SqliteStore {
         let (schema, ready) = tokio::join!(Schema::expected(), ready);
         let (schema, mut conn) = (schema?, ready?);
         schema.verify(path, &mut conn).await?;
-        let first = (conn, Watched::beside(path)?);
-        let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10)).connect_lazy_with(options);
+        let connections = Connections::new(path, file, conn, options)?;
         let shared = Shared {
             path: path.to_owned(),
-            sound: Sound::new(path.to_owned(), pool.clone()),
-            pool,
-            file,
-            first: Mutex::new(Some(first)),
+            sound: Sound::new(path.to_owned(), connections.pool().clone()),
+            connections: Arc::new(connections),
             schema,
             serving: Mutex::new(None),
             writing: tokio::sync::Mutex::new(()),
@@ -119,19 +115,13 @@ impl SqliteStore {
 
     /// Closes every connection of the store; feeds have their own.
     pub async fn close(&self) {
-        let first = self.shared.first.lock().take();
-        if let Some((first, _)) = first {
-            // What cannot be closed in order is closed all the same.
-            let _ = first.close().await;
-        }
-        self.shared.pool.close().await;
+        self.shared.connections.close().await;
     }
 
     /// A connection to what is known to be the file at the path.
-    async fn conn(&self) -> Result<sqlx::pool::PoolConnection<Sqlite>, Error> {
+    async fn conn(&self) -> Result<PoolConnection<Sqlite>, Error> {
         self.shared.sound.check().await?;
-        self.shared.file.check()?;
-        Ok(self.shared.pool.acquire().await?)
+        self.shared.connections.acquire().await
     }
 
     fn explained<T>(&self, result: Result<T, Error>) -> Result<T, Error> {

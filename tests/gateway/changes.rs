@@ -177,3 +177,22 @@ async fn a_signal_takes_up_the_route_file_and_a_wrong_one_is_refused() {
     assert_eq!(status(&gateway).await, 404);
     assert!(gateway.end(Signal::TERM).await.0.success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_log_was_removed_admits_nobody_any_more() {
+    let world = World::new().await;
+    assert_eq!(world.status("/billing", "billing").await, 200);
+    let mut by_hand = SqliteConnection::connect(&world.database_url()).await.unwrap();
+    sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut by_hand).await.unwrap();
+    for file in ["gateway.db-wal", "gateway.db-shm"] {
+        std::fs::remove_file(world.path(file)).unwrap();
+    }
+    // It begins a log of its own, that nothing in the process of the gateway reads.
+    let revoked = world.cli(&["--json", "client", "revoke", &world.apps["billing"].id.to_string()]).await;
+    assert!(revoked.status.success(), "{revoked:?}");
+    assert_eq!(world.status("/billing", "billing").await, 503);
+    // However often it tries to follow the store again.
+    while world.metric("sigmagate_feed_polls_total{result=\"failed\"}").await < 4.0 {
+        assert_eq!(world.status("/billing", "billing").await, 503);
+    }
+}

@@ -61,6 +61,10 @@ impl SqliteStore {
         let rows: Vec<(i64, i64, String)> =
             sqlx::query_as("SELECT applied, lease_ms, lock_file FROM nodes").fetch_all(&mut *self.conn().await?).await?;
         let mut behind = Behind { lease: LEASE, ..Behind::default() };
+        if rows.is_empty() {
+            // A gateway is on its way in or out, or the log with its row in it was removed, and it may not have noticed yet.
+            behind.locks.extend(ServeLock::held(&self.shared.path).map(|lock| lock.to_string()));
+        }
         for (applied, lease_ms, lock_file) in rows {
             if u64::try_from(applied).unwrap_or(0) >= committed.revision().0 {
                 behind.applied += 1;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{ConnectOptions, Connection};
 
 use super::barrier::wait_for;
 use super::changes::{batch, read_all};
+use super::connections::Line;
 use super::fault::{explain, is_busy, unusable};
 use super::lock::{ServeLock, Watched, beside};
 use super::written::Written;
-use super::{LEASE, Shared, open, tokens, write};
+use super::{LEASE, Shared, tokens, write};
 use crate::clock::{BootTime, boot_time, now};
 use crate::id::Revision;
 use crate::store::{Changes, Error, Feed, Fill};
@@ -29,11 +30,11 @@ const STARTING_BUSY: &str = "PRAGMA busy_timeout = 5000";
 /// A dedicated connection, and what is known of the database through it.
 pub(super) struct SqliteFeed {
     shared: Arc<Shared>,
-    pub(super) conn: SqliteConnection,
+    conn: Line,
     /// This node's row, once registered.
     node: Option<String>,
-    /// The files that must stay what they were at registration.
-    watched: Vec<Watched>,
+    /// The serve lock, which must stay what it was at registration.
+    lock: Option<Watched>,
     /// Says when to look; once registered.
     written: Option<Written>,
     /// What the last complete reading saw.
@@ -58,20 +59,14 @@ struct Seen {
 impl SqliteFeed {
     /// Opens the connection; nobody waits for this node yet.
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
-        shared.file.check()?;
-        // Another one would read the schema anew, at a start. It may be to files that were removed since.
-        let first = shared.first.lock().take().filter(|(_, files)| files.iter().all(|file| file.check().is_ok()));
-        let mut conn = match first {
-            Some((conn, _)) => conn,
-            None => open::options(&shared.path, super::BUSY).connect().await?,
-        };
+        let mut conn = shared.connections.line().await?;
         // An acknowledgement need not survive a power cut, so it need not wait for the disk. What others commit is synced by them.
-        sqlx::raw_sql("PRAGMA synchronous = NORMAL").execute(&mut conn).await?;
+        sqlx::raw_sql("PRAGMA synchronous = NORMAL").execute(&mut *conn).await?;
         Ok(Self {
             shared,
             conn,
             node: None,
-            watched: Vec::new(),
+            lock: None,
             written: None,
             seen: None,
             unacknowledged: None,
@@ -102,14 +97,14 @@ impl SqliteFeed {
     }
 
     async fn enter(&mut self) -> Result<String, Error> {
-        self.shared.file.check()?;
+        self.shared.connections.check()?;
         let lock = self.lock().await?;
-        sqlx::raw_sql(STARTING_BUSY).execute(&mut self.conn).await?;
+        sqlx::raw_sql(STARTING_BUSY).execute(&mut *self.conn).await?;
         // The lock proves that nodes that held the same lock file are dead. A row from another lock file (removed, or
         // copied along with the database) may be a node that still answers: outwait its lease, which it can no longer
         // renew, since a feed that finds its lock file replaced fails.
         let other: Option<i64> =
-            sqlx::query_scalar("SELECT max(lease_ms) FROM nodes WHERE lock_file <> ?").bind(&lock).fetch_one(&mut self.conn).await?;
+            sqlx::query_scalar("SELECT max(lease_ms) FROM nodes WHERE lock_file <> ?").bind(&lock).fetch_one(&mut *self.conn).await?;
         if let Some(lease) = other.and_then(|lease| u64::try_from(lease).ok()) {
             tokio::time::sleep(wait_for(Duration::from_millis(lease))).await;
         }
@@ -125,9 +120,8 @@ impl SqliteFeed {
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await?;
-        sqlx::raw_sql(SERVING_BUSY).execute(&mut self.conn).await?;
-        // Were the log beside the database removed, others would write a new one that this connection never reads.
-        self.watched = watched(&self.shared)?;
+        sqlx::raw_sql(SERVING_BUSY).execute(&mut *self.conn).await?;
+        self.lock = Some(Watched::new(ServeLock::path(&self.shared.path))?);
         self.written = Some(Written::to(&beside(&self.shared.path, "-wal")?));
         self.node = Some(node.clone());
         self.seen = None;
@@ -142,11 +136,12 @@ impl SqliteFeed {
             return Err(unusable("the node is not registered: register it first".to_owned()));
         }
         self.shared.sound.so_far()?;
-        self.watched.iter().try_for_each(Watched::check)
+        self.shared.connections.check()?;
+        self.lock.iter().try_for_each(Watched::check)
     }
 
     async fn data_version(&mut self) -> Result<i64, Error> {
-        Ok(sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut self.conn).await?)
+        Ok(sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut *self.conn).await?)
     }
 
     async fn read_changes(&mut self, after: Revision) -> Result<Changes, Error> {
@@ -217,7 +212,7 @@ impl SqliteFeed {
         let result = sqlx::query("UPDATE nodes SET applied = max(applied, ?) WHERE node_id = ?")
             .bind(as_integer(applied))
             .bind(&self.node)
-            .execute(&mut self.conn)
+            .execute(&mut *self.conn)
             .await;
         self.unacknowledged = None;
         match result {
@@ -234,7 +229,7 @@ impl SqliteFeed {
     /// As above: what cannot be written now is at the next poll, and does not count before.
     async fn write_grace(&mut self) -> Result<(), Error> {
         let (wanted, result) = (self.grace.0, sqlx::query("UPDATE nodes SET lease_ms = ? WHERE node_id = ?"));
-        match result.bind(lease_ms(wanted)).bind(&self.node).execute(&mut self.conn).await {
+        match result.bind(lease_ms(wanted)).bind(&self.node).execute(&mut *self.conn).await {
             Ok(_) => self.grace.1 = wanted,
             Err(error) if is_busy(&error) => {}
             Err(error) => return Err(error.into()),
@@ -311,7 +306,7 @@ impl Feed for SqliteFeed {
 
     async fn leave(&mut self) -> Result<(), Error> {
         let Some(node) = self.node.take() else { return Ok(()) };
-        let result = sqlx::query("DELETE FROM nodes WHERE node_id = ?").bind(node).execute(&mut self.conn).await;
+        let result = sqlx::query("DELETE FROM nodes WHERE node_id = ?").bind(node).execute(&mut *self.conn).await;
         // Only whoever was in the register until now gives up the lock: a feed that another one of this process has
         // replaced must not. (If the row could not be deleted, the end of the process will say that it is dead.)
         if result.as_ref().is_ok_and(|done| done.rows_affected() > 0) {
@@ -331,13 +326,6 @@ async fn standing(shared: &Shared, node: Option<&str>, conn: &mut SqliteConnecti
         return Err(no_longer_registered());
     }
     Ok(sqlx::query_scalar("PRAGMA schema_version").fetch_one(conn).await?)
-}
-
-/// The database, the two files that SQLite keeps beside it, and the serve lock.
-fn watched(shared: &Shared) -> Result<Vec<Watched>, Error> {
-    let mut files = vec![shared.file.clone(), Watched::new(ServeLock::path(&shared.path))?];
-    files.extend(Watched::beside(&shared.path)?);
-    Ok(files)
 }
 
 fn lease_ms(grace: Duration) -> i64 {

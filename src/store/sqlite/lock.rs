@@ -110,6 +110,13 @@ impl ServeLock {
         self.identity
     }
 
+    /// Which file is locked, by whomever.
+    pub(super) fn held(database: &Path) -> Option<Identity> {
+        let file = File::open(Self::path(database)).ok()?;
+        // Whoever takes it at this moment tries again if it finds it taken by this.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| Identity::of(&file).ok()).flatten()
+    }
+
     /// Whether it is certain that whoever held the lock on the file `identity` holds it no longer. The lock is let go of
     /// at once; a gateway that starts at that very moment tries again.
     pub(super) fn is_free(database: &Path, identity: &str) -> bool {

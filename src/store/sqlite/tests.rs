@@ -387,24 +387,24 @@ async fn a_feed_that_cannot_prove_itself_current_fails() {
 }
 
 #[tokio::test]
-async fn a_feed_takes_the_first_connection_only_while_its_files_are_there() {
-    let world = World::new().await;
-    for (replaced, taken) in [(None, 1), (Some("gateway.db-wal"), 0), (Some("gateway.db-shm"), 0)] {
-        let store = world.reopen(false).await.unwrap();
-        let (mut first, files) = store.shared.first.lock().take().unwrap();
-        run_sql(&mut first, "CREATE TEMP TABLE mark (n)").await.unwrap();
-        *store.shared.first.lock() = Some((first, files));
-        if let Some(file) = replaced.map(|file| world.dir.path().join(file)) {
-            let copy = file.with_extension("copy");
-            std::fs::copy(&file, &copy).unwrap();
-            std::fs::rename(&copy, &file).unwrap();
-        }
-        for marked in [taken, 0] {
-            let mut feed = SqliteFeed::open(Arc::clone(&store.shared)).await.unwrap();
-            let marks: i64 = sqlx::query_scalar("SELECT count(*) FROM temp.sqlite_master").fetch_one(&mut feed.conn).await.unwrap();
-            assert_eq!(marks, marked, "{replaced:?}");
-        }
-    }
+async fn a_commit_into_a_log_that_was_removed_is_not_acknowledged() {
+    let (world, _) = World::furnished().await;
+    let mut write = world.store.begin().await.unwrap();
+    run_sql(write.conn(), "UPDATE users SET api_access = 0").await.unwrap();
+    std::fs::remove_file(world.dir.path().join("gateway.db-wal")).unwrap();
+    assert!(message(write.done().await).contains("was removed"));
+    assert!(message(world.store.set_user_access(&user_id("u"), false, &operator()).await).contains("was removed"));
+    assert!(message(world.store.practices().await).contains("was removed"));
+}
+
+#[tokio::test]
+async fn a_gateway_whose_row_is_gone_is_waited_for() {
+    let (world, _) = World::furnished().await;
+    let (_feed, _) = follow(&*world.store).await;
+    run_sql(&mut world.by_hand().await, "DELETE FROM nodes").await.unwrap();
+    let committed = world.store.set_user_access(&user_id("u"), false, &operator()).await.unwrap();
+    let receipt = world.store.barrier(committed).await.unwrap();
+    assert!(receipt.expired == 1 && receipt.waited > LEASE, "{receipt:?}");
 }
 
 #[tokio::test]

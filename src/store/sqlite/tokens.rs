@@ -32,8 +32,7 @@ impl SqliteStore {
             .bind(until.0)
             .execute(&mut *self.conn().await?)
             .await?;
-        // As after every commit: in a file that was moved away nobody would find it.
-        self.shared.file.check()?;
+        self.shared.connections.check()?;
         Ok(done.rows_affected() == 1)
     }
 

@@ -26,13 +26,7 @@ impl SqliteStore {
     pub(super) async fn begin(&self) -> Result<SqliteWrite<'_>, Error> {
         self.shared.sound.check().await?;
         let turn = self.shared.writing.lock().await;
-        self.shared.file.check()?;
-        Ok(SqliteWrite { store: self, transaction: self.shared.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
-    }
-
-    /// Had the file been moved away meanwhile, the change would be in a file that nobody reads any more.
-    fn still_there(&self) -> Result<(), Error> {
-        self.shared.file.check()
+        Ok(SqliteWrite { store: self, transaction: self.shared.connections.begin().await?, _turn: turn })
     }
 }
 
@@ -44,7 +38,7 @@ impl SqliteWrite<'_> {
     /// Commits what is no change for the feeds.
     pub(super) async fn done(self) -> Result<(), Error> {
         self.transaction.commit().await?;
-        self.store.still_there()
+        self.store.shared.connections.check()
     }
 }
 
@@ -247,7 +241,7 @@ impl Write for SqliteWrite<'_> {
         let head = head(&mut self.transaction).await?;
         self.transaction.commit().await?;
         let committed = Committed::now(head);
-        self.store.still_there()?;
+        self.store.shared.connections.check()?;
         Ok(committed)
     }
 }
