@@ -1,16 +1,17 @@
 //! The management API: its paths, and the document that describes them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::{Json, Router};
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use super::problem::Problem;
@@ -100,60 +101,64 @@ impl Modify for Security {
 )]
 struct Described;
 
-fn described() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::with_openapi(Described::openapi())
-        .routes(routes!(practices::list))
-        .routes(routes!(practices::put))
-        .routes(routes!(practices::access))
-        .routes(routes!(practices::request))
-        .routes(routes!(practices::approve))
-        .routes(routes!(practices::disable))
-        .routes(routes!(practices::enable))
-        .routes(routes!(team::list))
-        .routes(routes!(sync::sync))
-        .routes(routes!(team::put, team::remove))
-        .routes(routes!(team::set_access))
-        .routes(routes!(clients::list, clients::create))
-        .routes(routes!(clients::show, clients::edit))
-        .routes(routes!(clients::add_secret))
-        .routes(routes!(clients::end_secret))
-        .routes(routes!(clients::revoke))
-        .routes(routes!(me::access))
-        .routes(routes!(me::clients, me::create))
-        .routes(routes!(ledger::list))
-        .routes(routes!(usage::show))
-        .routes(routes!(denials::list))
-        .routes(routes!(denials::explain))
-        .routes(routes!(nodes::list))
-        .routes(routes!(config::show))
-        .routes(routes!(config::reload))
-}
+/// What answers at each path, and what is said of it.
+const ROUTES: &[fn() -> UtoipaMethodRouter<Arc<Api>>] = &[
+    || routes!(practices::list),
+    || routes!(practices::put),
+    || routes!(practices::access),
+    || routes!(practices::request),
+    || routes!(practices::approve),
+    || routes!(practices::disable),
+    || routes!(practices::enable),
+    || routes!(team::list),
+    || routes!(sync::sync),
+    || routes!(team::put, team::remove),
+    || routes!(team::set_access),
+    || routes!(clients::list, clients::create),
+    || routes!(clients::show, clients::edit),
+    || routes!(clients::add_secret),
+    || routes!(clients::end_secret),
+    || routes!(clients::revoke),
+    || routes!(me::access),
+    || routes!(me::clients, me::create),
+    || routes!(ledger::list),
+    || routes!(usage::show),
+    || routes!(denials::list),
+    || routes!(denials::explain),
+    || routes!(nodes::list),
+    || routes!(config::show),
+    || routes!(config::reload),
+];
 
 /// The document (OpenAPI 3.1), made from the code.
 #[must_use]
 pub fn document() -> Document {
-    described().into_openapi()
+    let described = OpenApiRouter::with_openapi(Described::openapi());
+    ROUTES.iter().fold(described, |described, routes| described.routes(routes())).into_openapi()
 }
+
+/// The document as it is told, made when somebody asks for it first: as text it is a tenth of what it is made from.
+static TOLD: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(&document()).expect("a document that is text").into());
 
 /// The paths under `/v1`, which nobody reaches without a management token, and the document, which everybody may read.
 pub(super) fn router(api: Arc<Api>) -> Router {
-    let (paths, document) = trusting(&api);
-    let document = Arc::new(document);
-    paths
+    trusting(&api)
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), caller::authenticate))
         .layer(DefaultBodyLimit::max(CONTENT))
         .with_state(api)
-        .route("/openapi.json", axum::routing::get(move || async move { Json(document) }))
+        .route("/openapi.json", axum::routing::get(|| async { ([(header::CONTENT_TYPE, "application/json")], TOLD.clone()) }))
 }
 
-/// The paths for those who are known already, and the document.
-pub(super) fn trusting(api: &Arc<Api>) -> (Router<Arc<Api>>, Document) {
-    let (paths, document) = described().split_for_parts();
-    let paths = paths
+/// The paths for those who are known already.
+pub(super) fn trusting(api: &Arc<Api>) -> Router<Arc<Api>> {
+    let paths = ROUTES.iter().fold(Router::new(), |router, routes| {
+        let (_, described, methods) = routes();
+        described.paths.keys().fold(router, |router, path| router.route(path, methods.clone()))
+    });
+    paths
         .route_layer(middleware::from_fn_with_state(Arc::clone(api), changed))
         .route_layer(middleware::from_fn_with_state(Arc::clone(api), idempotency::once))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(api), attempts::note));
-    (paths, document)
+        .route_layer(middleware::from_fn_with_state(Arc::clone(api), attempts::note))
 }
 
 async fn changed(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {

@@ -45,7 +45,7 @@ impl Local {
     fn by(lifecycle: Lifecycle, caller: Caller) -> Self {
         let api = Arc::new(Api::without_gateway(lifecycle));
         let router =
-            api::trusting(&api).0.layer(DefaultBodyLimit::max(CONTENT)).with_state(api).layer(middleware::from_fn(request_id::assign));
+            api::trusting(&api).layer(DefaultBodyLimit::max(CONTENT)).with_state(api).layer(middleware::from_fn(request_id::assign));
         Self { router, caller }
     }
 

@@ -61,7 +61,8 @@ impl SqliteFeed {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self, Error> {
         let mut conn = shared.connections.line().await?;
         // An acknowledgement need not survive a power cut, so it need not wait for the disk. What others commit is synced by them.
-        sqlx::raw_sql("PRAGMA synchronous = NORMAL").execute(&mut *conn).await?;
+        // And it reads everything once, in order, and then what is new: what it keeps in memory of it is of no use.
+        sqlx::raw_sql("PRAGMA synchronous = NORMAL; PRAGMA cache_size = -256").execute(&mut *conn).await?;
         Ok(Self {
             shared,
             conn,

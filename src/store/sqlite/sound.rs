@@ -72,6 +72,7 @@ impl Sound {
     /// On a connection that is closed behind it: it has read much that nobody else will.
     async fn look(&self) -> Result<(), Error> {
         let mut conn = self.pool.acquire().await?;
+        sqlx::raw_sql("PRAGMA cache_size = -256").execute(&mut *conn).await?;
         whole(&self.path, &mut conn).await?;
         Ok(conn.close().await?)
     }
