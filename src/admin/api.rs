@@ -137,7 +137,7 @@ pub fn document() -> Document {
     ROUTES.iter().fold(described, |described, routes| described.routes(routes())).into_openapi()
 }
 
-/// The document as it is told, made when somebody asks for it first: as text it is a tenth of what it is made from.
+/// The document as it is told, made when somebody asks for it first: as text it is an eighth of what it is made from.
 static TOLD: LazyLock<Bytes> = LazyLock::new(|| serde_json::to_vec(&document()).expect("a document that is text").into());
 
 /// The paths under `/v1`, which nobody reaches without a management token, and the document, which everybody may read.
