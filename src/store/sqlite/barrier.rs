@@ -63,7 +63,7 @@ impl SqliteStore {
         let mut behind = Behind { lease: LEASE, ..Behind::default() };
         if rows.is_empty() {
             // A gateway is on its way in or out, or the log with its row in it was removed, and it may not have noticed yet.
-            behind.locks.extend(ServeLock::held(&self.shared.path).map(|lock| lock.to_string()));
+            behind.locks.extend(ServeLock::held(&self.shared.path));
         }
         for (applied, lease_ms, lock_file) in rows {
             if u64::try_from(applied).unwrap_or(0) >= committed.revision().0 {

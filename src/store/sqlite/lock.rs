@@ -1,6 +1,7 @@
 //! Which file is which, and the lock by which a gateway says that it serves this database.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -110,11 +111,14 @@ impl ServeLock {
         self.identity
     }
 
-    /// Which file is locked, by whomever.
-    pub(super) fn held(database: &Path) -> Option<Identity> {
-        let file = File::open(Self::path(database)).ok()?;
-        // Whoever takes it at this moment tries again if it finds it taken by this.
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| Identity::of(&file).ok()).flatten()
+    /// Which file is locked, by whomever. What cannot be tried counts as locked; it is never found free.
+    pub(super) fn held(database: &Path) -> Option<String> {
+        match File::open(Self::path(database)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(_) => Some(String::new()),
+            // Whoever takes it at this moment tries again if it finds it taken by this.
+            Ok(file) => file.try_lock_shared().is_err().then(|| Identity::of(&file).map(|found| found.to_string()).unwrap_or_default()),
+        }
     }
 
     /// Whether it is certain that whoever held the lock on the file `identity` holds it no longer. The lock is let go of
@@ -122,5 +126,27 @@ impl ServeLock {
     pub(super) fn is_free(database: &Path, identity: &str) -> bool {
         let Ok(file) = File::open(Self::path(database)) else { return false };
         Identity::of(&file).is_ok_and(|found| found.to_string() == identity) && file.try_lock_shared().is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_held_unless_it_is_known_not_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("gateway.db");
+        assert_eq!(ServeLock::held(&database), None, "there never was a gateway");
+        let lock = ServeLock::take(&database).unwrap().unwrap();
+        assert_eq!(ServeLock::held(&database), Some(lock.identity().to_string()));
+        drop(lock);
+        assert_eq!(ServeLock::held(&database), None);
+        // A link to itself cannot be opened.
+        let path = ServeLock::path(&database);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let held = ServeLock::held(&database).unwrap();
+        assert!(!ServeLock::is_free(&database, &held));
     }
 }
